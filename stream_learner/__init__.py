@@ -1,0 +1,1 @@
+"""Continual learning from e-commerce event streams."""

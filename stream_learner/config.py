@@ -1,0 +1,373 @@
+"""YAML -> frozen typed config (`settings.Config`), checked before any I/O but reading the file.
+
+Every complaint is a `ConfigError` (exit 2) that names the path, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import msgspec
+import yaml
+
+from stream_learner.errors import ConfigError, StateError
+from stream_learner.events import EventSchema
+from stream_learner.rules import contradictions
+from stream_learner.settings import Config, Duration, Secret, Section
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_MAX_VALUES = 100_000  # in a config, aliases written out; the whole of default.yaml has some 200
+_MAX_BITS = 1024  # of an integer; Python refuses to print much longer ones
+_PATH = re.compile(r" - at `\$(.*)`$")
+
+
+def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """The config in a file. Raises ConfigError for anything wrong with it."""
+    return parse(read(path), str(path), environ)
+
+
+def read(path: str | Path) -> str:
+    """The text of a config file."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def parse(text: str, name: str = "config", environ: Mapping[str, str] = os.environ) -> Config:
+    """The config in a YAML text; `name` stands in the messages."""
+    raw = filled(text, name, environ)
+    try:
+        config = _convert(raw, name)
+        problems = contradictions(config)
+    except ConfigError as error:
+        raise ConfigError(_silenced(str(error), raw)) from None
+    if problems:
+        raise ConfigError(_silenced("\n".join(f"{name}: {problem}" for problem in problems), raw))
+    return _keeping_secrets(config, raw)
+
+
+def _keeping_secrets(config: Config, raw: dict[str, Any]) -> Config:
+    """The config with the client options that came from the environment as Secrets; the client reveals them."""
+    given = _at(raw, "source.kafka.options") or {}
+    options = {
+        name: given[name] if isinstance(given.get(name), Secret) else value
+        for name, value in config.source.kafka.options.items()
+    }
+    kafka = msgspec.structs.replace(config.source.kafka, options=options)
+    return msgspec.structs.replace(config, source=msgspec.structs.replace(config.source, kafka=kafka))
+
+
+def _silenced(message: str, raw: Any) -> str:
+    """A complaint without the texts that came from the environment, in any of the ways a message quotes them."""
+    for secret in sorted(_revealed(raw), key=len, reverse=True):
+        for quoted in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1]):
+            message = message.replace(quoted, str(Secret())) if quoted else message
+    return message
+
+
+def _revealed(value: Any) -> Iterator[str]:
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _revealed(item)
+
+
+def filled(text: str, name: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The YAML as nested builtins; what came from the environment is a `Secret`."""
+    try:
+        raw = _loaded(text)
+        if raw is None:
+            raw = {}
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{name}: the top level is {type(raw).__name__}, expected a mapping of sections")
+        return {str(key): _filled(value, str(key), name, environ) for key, value in raw.items()}
+    except (yaml.YAMLError, ValueError, LookupError, OverflowError) as error:  # PyYAML's numbers leak the last three
+        raise ConfigError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deep, or an alias that holds itself") from None
+
+
+def _loaded(text: str) -> Any:
+    loader = _UniqueKeys(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _values(node, {}) > _MAX_VALUES:  # before an alias of aliases is written out, and fills the memory
+            raise yaml.YAMLError(f"more than {_MAX_VALUES} values, aliases written out")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _values(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """Keys and values that a node stands for. One that holds itself is a RecursionError."""
+    if node not in known:
+        if isinstance(node.value, str):
+            node.value.encode()  # half a surrogate pair ("\ud800") is a ValueError here, not somewhere later
+        pairs = node.value if isinstance(node, yaml.CollectionNode) else []
+        inner = (part for pair in pairs for part in (pair if isinstance(pair, tuple) else (pair,)))
+        known[node] = 1 + sum(_values(part, known) for part in inner)
+    return known[node]
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice (PyYAML silently takes the last), and keeps keys and times as the
+    text they were written as (YAML 1.1 makes a boolean of `off`)."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.YAMLError(f"no mapping, line {node.start_mark.line + 1}")
+        seen = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.YAMLError(f"a key that is no text, line {key_node.start_mark.line + 1}")
+            if key_node.value in seen:
+                raise yaml.YAMLError(f"key {key_node.value!r} is given twice, line {key_node.start_mark.line + 1}")
+            seen.add(key_node.value)
+            if key_node.tag != "tag:yaml.org,2002:merge":
+                key_node.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+
+def _as_text(loader: yaml.SafeLoader, node: yaml.Node) -> str:
+    return str(node.value)
+
+
+_UniqueKeys.add_constructor("tag:yaml.org,2002:timestamp", _as_text)
+
+
+def _filled(value: Any, path: str, name: str, environ: Mapping[str, str]) -> Any:
+    """`value` with each ${ENV_VAR} replaced. What came from the environment is a Secret: it is never echoed."""
+    if isinstance(value, dict):
+        return {str(key): _filled(item, f"{path}.{key}", name, environ) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, f"{path}[{i}]", name, environ) for i, item in enumerate(value)]
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        raise ConfigError(f"{name}: {path.lstrip('.')}: a number of {value.bit_length()} bits")
+    if not isinstance(value, str) or not _VARIABLE.search(value):
+        return value
+    for variable in _VARIABLE.findall(value):
+        if variable not in environ:
+            raise ConfigError(f"{name}: {path.lstrip('.')}: environment variable {variable} is not set")
+    return Secret(_VARIABLE.sub(lambda m: environ[m[1]], value))
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Duration:
+        return value if isinstance(value, Duration) else Duration.parse(value)
+    if kind is Secret:
+        if not isinstance(value, str):
+            raise ValueError("Expected a string, best as ${ENV_VAR}")
+        return value if isinstance(value, Secret) else Secret(value)
+    raise NotImplementedError(kind)
+
+
+def _convert(raw: Any, name: str) -> Config:
+    try:
+        return msgspec.convert(_plain(raw), Config, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error), raw, name)) from None
+
+
+def _plain(value: Any) -> Any:
+    """Secrets as plain strings, for conversion; fields that keep them are typed Secret and wrap them again."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.reveal() if isinstance(value, Secret) else value
+
+
+def _explain(message: str, raw: Any, name: str) -> str:
+    """msgspec's message with the real path and the offending value in front."""
+    match = _PATH.search(message)
+    rule = message[: match.start()] if match else message
+    path = _named(match[1].lstrip(".") if match else "", raw, message)
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", rule)
+    if unknown:
+        allowed = ", ".join(_allowed_keys(path))
+        place = f"{path}.{unknown[1]}" if path else unknown[1]
+        return f"{name}: {place}: unknown key; allowed here: {allowed}"
+    value = _at(raw, path)
+    shown = "(from the environment, not shown)" if isinstance(value, Secret) else _short(value)
+    return f"{name}: {path or 'top level'}: {shown} is not allowed: {rule[0].lower()}{rule[1:]}"
+
+
+def _named(path: str, raw: Any, message: str) -> str:
+    """msgspec writes a mapping's key as [...]: find the key whose entry alone gives the same complaint."""
+    while "[...]" in path:
+        before, after = path.split("[...]", 1)
+        mapping = _at(raw, before)
+        for key in list(mapping):
+            try:
+                msgspec.convert(_plain(_with(raw, before, {key: mapping[key]})), Config, dec_hook=_decode)
+            except msgspec.ValidationError as error:
+                if str(error) == message:
+                    path = f"{before}.{key}{after}"
+                    break
+        else:
+            return path
+    return path
+
+
+def _steps(path: str) -> Iterator[str | int]:
+    for part in re.findall(r"[^.\[\]]+|\[\d+\]", path):
+        yield int(part[1:-1]) if part.startswith("[") else part
+
+
+def _at(raw: Any, path: str) -> Any:
+    for step in _steps(path):
+        try:
+            raw = raw[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return raw
+
+
+def _with(raw: Any, path: str, value: Any) -> Any:
+    steps = list(_steps(path))
+    if not steps:
+        return value
+    return {**raw, steps[0]: _with(raw[steps[0]], ".".join(str(s) for s in steps[1:]), value)}
+
+
+def _allowed_keys(path: str) -> list[str]:
+    kind: Any = Config
+    for step in _steps(path):
+        kind = _core(kind)
+        if isinstance(kind, type) and issubclass(kind, Section):
+            kind = next((f.type for f in _fields(kind) if f.encode_name == step), None)
+        else:
+            kind = next(reversed(getattr(kind, "__args__", ())), None)
+    kind = _core(kind)
+    return [f.encode_name for f in _fields(kind)] if isinstance(kind, type) and issubclass(kind, Section) else []
+
+
+def _core(kind: Any) -> Any:
+    """The section, list or mapping inside Annotated and `| None`."""
+    while hasattr(kind, "__metadata__"):
+        kind = kind.__origin__
+    options = [option for option in getattr(kind, "__args__", ()) if option is not type(None)]
+    return _core(options[0]) if isinstance(kind, UnionType) else kind
+
+
+def _fields(section: type[Section]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(section)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(_hidden(value), default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _hidden(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_hidden(item) for item in value]
+    return str(value) if isinstance(value, Secret) else value
+
+
+def to_plain(config: Section, *, scope: str | None = None) -> dict[str, Any]:
+    """Nested builtins, durations as text, secrets as asterisks; with `scope="model"` only the model's keys."""
+    return {
+        field.encode_name: _dump(getattr(config, field.name), scope)
+        for field in _fields(type(config))
+        if scope is None or _scope(field) == scope
+    }
+
+
+def _scope(field: msgspec.structs.FieldInfo) -> str:
+    for meta in getattr(field.type, "__metadata__", ()):
+        if meta.extra:
+            return str(meta.extra.get("scope", "model"))
+    return "model"
+
+
+def _dump(value: Any, scope: str | None) -> Any:
+    if isinstance(value, Section):
+        return to_plain(value, scope=scope)
+    if isinstance(value, dict):
+        return {key: _dump(item, scope) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_dump(item, scope) for item in value]
+    return str(value) if isinstance(value, (Duration, Secret)) else value
+
+
+def model_hash(config: Config) -> str:
+    """SHA-256 of the keys that reach the model. Operational keys (brokers, paths, ports, logging) never matter."""
+    key = config.privacy.key.reveal() if config.privacy.key else ""
+    plain = {**to_plain(config, scope="model"), "pseudonyms": hashlib.sha256(key.encode()).hexdigest()}
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+
+
+def model_head(config: Config) -> dict[str, Any]:
+    """What a snapshot records of the config it was made under."""
+    return {"config_hash": model_hash(config), "config": to_plain(config, scope="model")}
+
+
+def require_same_model(head: dict[str, Any], config: Config) -> None:
+    """Raises StateError naming the model keys in which `config` differs from the one a snapshot was made under."""
+    if head["config_hash"] == model_hash(config):
+        return
+    before, now = _leaves(head["config"]), _leaves(to_plain(config, scope="model"))
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    raise StateError(
+        f"the snapshot in {config.state} was made under other model keys: {', '.join(changed) or 'privacy.key'}. "
+        "Put them back, or start with a new state folder (operational keys may change freely)"
+    )
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings as one, by dotted paths."""
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    inner = (_leaves(item, f"{path}.{key}" if path else str(key)) for key, item in value.items())
+    return {key: leaf for leaves in inner for key, leaf in leaves.items()}
+
+
+def event_schema(config: Config) -> EventSchema:
+    """Column names of the event batches: topics, types and features in the order of the config.
+
+    The order is part of the model (and of `model_hash`): it decides how equal times sort and where columns stand.
+    """
+    topics = config.topics.values()
+    kinds = [config.examples.of, config.labels.positive]
+    for topic in topics:
+        kinds += [*topic.types.values(), *([topic.constant_type] if topic.constant_type else [])]
+    categorical = [name for topic in topics for name in topic.categorical]
+    numeric = [name for topic in topics for name in topic.numeric]
+    return EventSchema(
+        topics=tuple(config.topics),
+        kinds=tuple(dict.fromkeys(kinds)),
+        ids=tuple(dict.fromkeys(["user", "item", "session", *categorical])),
+        numbers=tuple(dict.fromkeys(numeric)),
+    )
+
+
+def with_state(config: Config, folder: str | None) -> Config:
+    """The config with state and checkpoints in `folder`; as it is for None."""
+    if folder is None:
+        return config
+    checkpoints = msgspec.structs.replace(config.checkpoints, root=None)
+    return msgspec.structs.replace(config, state=folder, checkpoints=checkpoints)
+
+
+def with_files(config: Config, path: str) -> Config:
+    """The config reading a file or folder from its beginning to its end, whatever its source was; its metrics are on
+    any free port, so that a back-test runs beside a worker."""
+    files = msgspec.structs.replace(config.source.files, path=path, follow=False)
+    source = msgspec.structs.replace(config.source, kind="files", start="earliest", files=files)
+    letters = msgspec.structs.replace(config.dead_letters, kind="file")
+    observing = msgspec.structs.replace(config.observing, port=0)
+    return msgspec.structs.replace(config, source=source, dead_letters=letters, observing=observing)

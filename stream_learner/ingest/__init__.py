@@ -1,0 +1,1 @@
+"""records -> events: sources, typed decode, dead letters, identities."""

@@ -1,0 +1,1 @@
+"""scores -> verdicts: metrics, drift, gate."""

@@ -1,0 +1,147 @@
+"""All that is judged, slide by slide: prequential metrics, baselines, input drift, and the gate's evidence."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_learner.errors import StateError
+from stream_learner.events import EventSchema, ExampleBatch
+from stream_learner.judging.baselines import BASELINES, Baselines
+from stream_learner.judging.drift import InputDrift
+from stream_learner.judging.gate import Gate, Question, Verdict
+from stream_learner.judging.metrics import finite_or_none, to_logits
+from stream_learner.judging.scoreboard import Scoreboard
+from stream_learner.learning.features import FeatureSchema, NumberColumn
+from stream_learner.settings import Config, Duration
+from stream_learner.windows.slides import Slide
+
+MODELS = ("candidate", "champion", "served")
+_SAMPLE = 64  # rows asked of every version before it is served
+
+
+class Judge:
+    """Sees every example twice: scored at arrival (reported metrics), and again at maturity (the gate's evidence)."""
+
+    def __init__(self, config: Config, schema: EventSchema, features: FeatureSchema) -> None:
+        self._span = config.judging.span
+        self._start, self._end = _instant(self._span.start, -(2**63)), _instant(self._span.end, 2**63 - 1)
+        names = (*MODELS, *BASELINES)
+        self.windows: tuple[Duration, ...] = tuple(config.judging.windows)
+        self.lifetime = Scoreboard(names, (), config.judging.exact_max)
+        self.recent = Scoreboard(names, self.windows, config.judging.exact_max)
+        self.baselines = Baselines(schema, config.judging.baseline_smoothing)
+        self.drift = InputDrift(
+            {column.name: column.source for column in features.numbers if _watched(column, config)},
+            {column.name: column.column for column in features.ids},
+            config.drift,
+            config.seed,
+        )
+        self.gate = Gate(config.gate)
+        self.psi: dict[str, float] = {}  # of the last verdict
+        self._sample: ExampleBatch | None = None  # rows of the last slide in which something matured
+
+    def in_span(self, times: NDArray[np.int64], slide: int) -> NDArray[np.bool_]:
+        """Which clicks of a slide count in the lifetime metrics (`judging.span`). [n]"""
+        return (times >= self._start) & (times < self._end) & (slide >= self._span.after_slides)
+
+    def arrived(self, examples: ExampleBatch, slide: Slide) -> None:
+        """A slide's examples came in."""
+        self.drift.observe(examples, slide.number, slide.end)
+
+    def matured(
+        self, examples: ExampleBatch, candidate: NDArray[np.float32] | None, champion: NDArray[np.float32], slide: Slide
+    ) -> None:
+        """Examples got their labels. `candidate` (None = it has learned nothing yet) and `champion` (NaN = there is
+        none) are logits as of now, before these are learned. [n]"""
+        arrival = {
+            "candidate": examples.logit_candidate,
+            "champion": examples.logit_champion,
+            "served": examples.logit_served,
+            **{name: to_logits(examples.baseline[:, i]) for i, name in enumerate(BASELINES)},
+        }
+        judged = examples.judged
+        self.recent.add(arrival, examples.label, slide.end)
+        inside = {name: logits[judged] for name, logits in arrival.items()}
+        self.lifetime.add(inside, examples.label[judged], slide.end)
+        if candidate is not None:
+            self.gate.observe(candidate, champion, examples.label)
+        self.baselines.update(examples.ids, examples.label)
+        self.drift.learned(examples, slide.number, slide.end)
+        if len(examples):
+            self._sample = examples.take(slice(-_SAMPLE, None))
+
+    def sample(self) -> ExampleBatch:
+        """Up to 64 real rows for the load-and-query check of a version."""
+        if self._sample is None:
+            raise StateError("no example has matured yet, so there is nothing to publish a version from")
+        return self._sample
+
+    def due(self, slide_end: int) -> bool:
+        return self.gate.due(slide_end)
+
+    def verdict(self, slide: Slide, *, finite: bool, champion: int | None) -> Verdict:
+        """The gate's answer for this slide, with every number it used."""
+        self.psi = self.drift.psi()
+        question = Question(
+            slide=slide.number,
+            slide_end=slide.end,
+            finite=finite,
+            psi=self.psi,
+            parent=champion,
+            baselines=self._baselines(),
+        )
+        return self.gate.judge(question)
+
+    def _baselines(self) -> dict[str, Any]:
+        """The do-nothing baselines over the longest window, beside the verdict."""
+        longest = max(self.windows, default=None)
+        return {} if longest is None else {name: self.recent.window(name, longest) for name in BASELINES}
+
+    def published(self, slide_end: int) -> None:
+        """A new version is in service: the evidence and the drift reference start afresh."""
+        self.gate.published(slide_end)
+        self.drift.rebase(slide_end)
+
+    def evidence(self) -> dict[str, Any]:
+        """What a version's manifest says of quality, NaN as None: the candidate's lifetime, then all by model."""
+        lifetime = {name: self.lifetime.lifetime(name) for name in self.lifetime.names}
+        windows = {str(window): {name: self.recent.window(name, window) for name in MODELS} for window in self.windows}
+        finite: dict[str, Any] = finite_or_none({**lifetime["candidate"], "lifetime": lifetime, "windows": windows})
+        return finite
+
+    def capture(self) -> dict[str, Any]:
+        return {
+            "lifetime": self.lifetime.capture(),
+            "recent": self.recent.capture(),
+            "baselines": self.baselines.capture(),
+            "drift": self.drift.capture(),
+            "gate": self.gate.capture(),
+            "sample": None if self._sample is None else self._sample.capture(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.lifetime.restore(state["lifetime"])
+        self.recent.restore(state["recent"])
+        self.baselines.restore(state["baselines"])
+        self.drift.restore(state["drift"])
+        self.gate.restore(state["gate"])
+        self._sample = None if state["sample"] is None else ExampleBatch.restored(state["sample"])
+
+
+def _instant(text: str | None, default: int) -> int:
+    """An ISO 8601 time in us since the epoch; naive = UTC."""
+    if text is None:
+        return default
+    moment = datetime.fromisoformat(text)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1_000_000)
+
+
+def _watched(column: NumberColumn, config: Config) -> bool:
+    """Whether input drift is asked of a column: numeric features always, aggregates where `drift.aggregates` says."""
+    return not column.aggregate or any(re.fullmatch(pattern, column.name) for pattern in config.drift.aggregates)

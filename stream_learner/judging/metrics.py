@@ -1,0 +1,185 @@
+"""Metrics of probabilistic scores, exact and in float64: pure functions of logits, labels and optional weights.
+
+Scores are logits (log-odds, shape [n]); labels are 0 or 1 (shape [n]); weights default to one each. A metric that
+is not defined (one class only, nothing judged) is NaN, and None in JSON (`finite_or_none`). Scores must not be NaN:
+who did not score is left out before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[Any]
+F64 = NDArray[np.float64]
+
+_LEAST_PROBABILITY = 1e-7  # float32 cannot tell 1 - p from 1 below half of this
+
+
+def probabilities(logits: Floats) -> F64:
+    """1 / (1 + exp(-z)), accurate in both tails."""
+    return np.asarray(np.exp(-np.logaddexp(0.0, -logits.astype(np.float64))), np.float64)
+
+
+def to_logits(chances: Floats) -> NDArray[np.float32]:
+    """Log-odds of probabilities, which are first brought into [1e-7, 1 - 1e-7]; NaN stays NaN."""
+    p = np.clip(chances.astype(np.float64), _LEAST_PROBABILITY, 1.0 - _LEAST_PROBABILITY)
+    return np.asarray(np.log(p) - np.log1p(-p), np.float32)
+
+
+def losses(logits: Floats, labels: Floats) -> F64:
+    """Log loss of each example in nats, shape [n], stable for any logit."""
+    z = logits.astype(np.float64)
+    return np.asarray(np.logaddexp(0.0, np.where(labels > 0.5, -z, z)), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What log loss, NE and calibration are made of; sums of disjoint sets of examples add up."""
+
+    n: float = 0.0  # examples (or their weight)
+    positives: float = 0.0
+    loss: float = 0.0  # nats
+    predicted: float = 0.0  # sum of probabilities
+
+    @classmethod
+    def of(cls, logits: Floats, labels: Floats, weights: Floats | None = None) -> Sums:
+        w = _weights(labels, weights)
+        return cls(
+            n=float(w.sum()),
+            positives=float(w[labels > 0.5].sum()),
+            loss=float((w * losses(logits, labels)).sum()),
+            predicted=float((w * probabilities(logits)).sum()),
+        )
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
+            self.n + other.n,
+            self.positives + other.positives,
+            self.loss + other.loss,
+            self.predicted + other.predicted,
+        )
+
+    @property
+    def base_rate(self) -> float:
+        return _ratio(self.positives, self.n)
+
+    @property
+    def log_loss(self) -> float:
+        return _ratio(self.loss, self.n)
+
+    @property
+    def normalized_entropy(self) -> float:
+        """Mean log loss over the entropy of the judged base rate (He et al., ADKDD 2014); 1 = the base rate itself."""
+        return _ratio(self.log_loss, entropy(self.base_rate))
+
+    @property
+    def calibration(self) -> float:
+        return _ratio(self.predicted, self.positives)
+
+
+def entropy(rate: float) -> float:
+    """Entropy in nats of a coin with this rate; 0 at 0 and 1, NaN for NaN."""
+    if rate in (0.0, 1.0):
+        return 0.0
+    return -(rate * math.log(rate) + (1.0 - rate) * math.log1p(-rate)) if 0.0 < rate < 1.0 else math.nan
+
+
+def auc(scores: Floats, labels: Floats, weights: Floats | None = None) -> float:
+    """Area under the ROC curve by average ranks (Mann-Whitney U), ties counting one half; NaN for one class."""
+    return auc_of_counts(*_counts_by_score(scores, labels, weights))
+
+
+def average_precision(scores: Floats, labels: Floats, weights: Floats | None = None) -> float:
+    """Sum over distinct scores of (gain in recall) x precision, no interpolation; NaN without positives."""
+    return average_precision_of_counts(*_counts_by_score(scores, labels, weights))
+
+
+def log_loss(logits: Floats, labels: Floats, weights: Floats | None = None) -> float:
+    """Mean log loss in nats."""
+    return Sums.of(logits, labels, weights).log_loss
+
+
+def normalized_entropy(logits: Floats, labels: Floats, weights: Floats | None = None) -> float:
+    return Sums.of(logits, labels, weights).normalized_entropy
+
+
+def calibration(logits: Floats, labels: Floats, weights: Floats | None = None) -> float:
+    """sum(p) / sum(y); NaN without positives."""
+    return Sums.of(logits, labels, weights).calibration
+
+
+def summary(logits: Floats, labels: Floats) -> dict[str, float]:
+    """n, n_pos, auc, average_precision, log_loss, normalized_entropy, base_rate and calibration of one set."""
+    negatives, positives = _counts_by_score(logits, labels, None)
+    return summary_of(Sums.of(logits, labels), negatives, positives)
+
+
+def summary_of(sums: Sums, negatives: F64, positives: F64) -> dict[str, float]:
+    """The same from sums and from the counts of both classes at ascending score levels."""
+    return {
+        "n": int(sums.n),
+        "n_pos": int(sums.positives),
+        "auc": auc_of_counts(negatives, positives),
+        "average_precision": average_precision_of_counts(negatives, positives),
+        "log_loss": sums.log_loss,
+        "normalized_entropy": sums.normalized_entropy,
+        "base_rate": sums.base_rate,
+        "calibration": sums.calibration,
+    }
+
+
+def auc_of_counts(negatives: F64, positives: F64) -> float:
+    """AUC from the number of negatives and positives at each level, levels ascending, both [k]."""
+    below = np.cumsum(negatives) - negatives
+    won = float((positives * (below + negatives / 2)).sum())
+    return _ratio(won, float(positives.sum()) * float(negatives.sum()))
+
+
+def auc_error_bound(negatives: F64, positives: F64) -> float:
+    """Largest distance of `auc_of_counts` from the AUC of the scores before they were put on levels."""
+    return _ratio(float((positives * negatives).sum()) / 2, float(positives.sum()) * float(negatives.sum()))
+
+
+def average_precision_of_counts(negatives: F64, positives: F64) -> float:
+    """Average precision from the counts at each level, levels ascending, both [k]."""
+    true = np.cumsum(positives[::-1])
+    called = true + np.cumsum(negatives[::-1])
+    precision = np.divide(true, called, out=np.zeros(len(true)), where=called > 0)
+    return _ratio(float((positives[::-1] * precision).sum()), float(positives.sum()))
+
+
+def finite_or_none(value: Any) -> Any:
+    """`value` as JSON can hold it: NaN and infinities become None, keys are sorted, numpy scalars plain numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): finite_or_none(value[key]) for key in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [finite_or_none(entry) for entry in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _counts_by_score(scores: Floats, labels: Floats, weights: Floats | None) -> tuple[F64, F64]:
+    """Weight of negatives and positives at each distinct score, ascending."""
+    if not len(scores):
+        return np.empty(0), np.empty(0)
+    order = np.argsort(scores, kind="stable")
+    ranked = scores[order]
+    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+    w = _weights(labels, weights)[order]
+    positive = labels[order] > 0.5
+    return np.add.reduceat(np.where(positive, 0.0, w), starts), np.add.reduceat(np.where(positive, w, 0.0), starts)
+
+
+def _weights(labels: Floats, weights: Floats | None) -> F64:
+    return np.ones(len(labels)) if weights is None else weights.astype(np.float64)
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below > 0 else math.nan

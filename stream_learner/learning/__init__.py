@@ -1,0 +1,1 @@
+"""examples -> scores and weights: encoder, models, optimizers, replay."""

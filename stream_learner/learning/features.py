@@ -1,0 +1,165 @@
+"""Which columns the model sees, and where they lie in an `ExampleBatch`.
+
+`ExampleBatch.numbers` holds the numeric features of the schema, then every aggregate column; the config chooses
+among them. What a column turns into (a row of a table, a standardised input) is decided in `encoder.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_learner.errors import ConfigError
+from stream_learner.events import EventSchema
+from stream_learner.settings import Config
+
+RECENCY = "recency"  # the kind of aggregate that is NaN for a key that is known
+
+
+class Aggregate(Protocol):
+    """What is needed of an aggregate column."""
+
+    @property
+    def name(self) -> str:
+        """Unique among all columns, such as user_item_click_7d."""
+
+    @property
+    def key(self) -> str:
+        """The entry of `aggregates.keys` it is kept for, such as user*item."""
+
+    @property
+    def kind(self) -> str:
+        """count, rate, recency or distinct."""
+
+    @property
+    def transform(self) -> Literal["none", "log1p"]:
+        """What is applied before normalisation."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdColumn:
+    """An embedded id."""
+
+    name: str
+    column: int  # index into ExampleBatch.ids
+    table: Literal["hashed", "exact"]
+    rows: int  # ids that can have a row of their own; row 0 (missing) and, exact, row 1 (unknown) come on top
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class NumberColumn:
+    """A numeric feature or an aggregate."""
+
+    name: str
+    source: int  # index into ExampleBatch.numbers
+    transform: Literal["none", "log1p"]
+    group: str  # columns of a group are missing together: an aggregate's key, a numeric feature's own name
+    aggregate: bool
+    own_indicator: bool  # may be NaN while the rest of its group is known
+
+
+@dataclass(frozen=True)
+class FeatureSchema:
+    """The model's inputs, in order. Fixed by the config for the life of a worker."""
+
+    ids: tuple[IdColumn, ...]
+    numbers: tuple[NumberColumn, ...]
+    hour_of_day: bool
+    day_of_week: bool
+
+    def take_ids(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """[n, len(schema.ids)] fingerprints -> the used columns [n, len(self.ids)], bitcast for TensorFlow."""
+        return np.ascontiguousarray(ids[:, [column.column for column in self.ids]]).view(np.int64)
+
+    def take_numbers(self, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[n, all numbers] -> a copy of the used columns [n, len(self.numbers)]."""
+        return np.ascontiguousarray(numbers[:, [column.source for column in self.numbers]])
+
+    def groups(self) -> dict[str, list[int]]:
+        """Group -> indices into `self.numbers`, in order of first appearance."""
+        found: dict[str, list[int]] = {}
+        for index, column in enumerate(self.numbers):
+            found.setdefault(column.group, []).append(index)
+        return found
+
+    def own_indicators(self) -> list[int]:
+        """Indices into `self.numbers` of the columns with a missing-indicator of their own."""
+        return [index for index, column in enumerate(self.numbers) if column.own_indicator]
+
+    def dense_names(self) -> list[str]:
+        """Names of the dense inputs, in the order in which the encoder makes them."""
+        names = [column.name for column in self.numbers]
+        names += [f"{group} missing" for group in self.groups()]
+        names += [f"{self.numbers[index].name} missing" for index in self.own_indicators()]
+        names += ["hour sine", "hour cosine"] if self.hour_of_day else []
+        names += [f"day {day}" for day in range(7)] if self.day_of_week else []
+        return names or ["nothing"]
+
+
+def feature_schema(config: Config, schema: EventSchema, aggregates: Sequence[Aggregate]) -> FeatureSchema:
+    """The features that the config chooses.
+
+    `aggregates`: every aggregate column, in the order in which they follow the numeric features in
+    `ExampleBatch.numbers`. Raises ConfigError for a pattern that matches none, and when nothing at all is left.
+    """
+    ids = tuple(
+        IdColumn(name, schema.id_column(name), feature.table, feature.rows, feature.dim)
+        for name, feature in config.features.ids.items()
+    )
+    found = FeatureSchema(
+        ids=ids,
+        numbers=(*_numeric(config, schema), *_aggregates(config, len(schema.numbers), aggregates)),
+        hour_of_day=config.features.hour_of_day,
+        day_of_week=config.features.day_of_week,
+    )
+    if found.dense_names() == ["nothing"] and not ids:
+        raise ConfigError("features: nothing for the model to see; name ids, numeric features or aggregates")
+    return found
+
+
+def _numeric(config: Config, schema: EventSchema) -> list[NumberColumn]:
+    chosen = config.features.numeric
+    return [
+        NumberColumn(
+            name=name,
+            source=source,
+            transform="none" if chosen is None else chosen[name].transform,
+            group=name,
+            aggregate=False,
+            own_indicator=False,
+        )
+        for source, name in enumerate(schema.numbers)
+        if chosen is None or name in chosen
+    ]
+
+
+def _aggregates(config: Config, first: int, aggregates: Sequence[Aggregate]) -> list[NumberColumn]:
+    names = [column.name for column in aggregates]
+    patterns = config.features.aggregates
+    chosen = set(names) if patterns is None else set().union(*(_matching(pattern, names) for pattern in patterns))
+    return [
+        NumberColumn(
+            name=column.name,
+            source=first + offset,
+            transform=column.transform,
+            group=column.key,
+            aggregate=True,
+            own_indicator=column.kind == RECENCY,
+        )
+        for offset, column in enumerate(aggregates)
+        if column.name in chosen
+    ]
+
+
+def _matching(pattern: str, names: list[str]) -> set[str]:
+    found = {name for name in names if re.fullmatch(pattern, name)}
+    if not found:
+        columns = ", ".join(names) or "none"
+        raise ConfigError(f"features.aggregates: {pattern!r} matches no aggregate column; columns: {columns}")
+    return found

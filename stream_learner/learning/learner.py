@@ -1,0 +1,200 @@
+"""The candidate that learns, and the champion it is compared with."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_learner.errors import LearningError
+from stream_learner.events import ExampleBatch
+from stream_learner.learning.encoder import CLIP
+from stream_learner.learning.features import FeatureSchema
+from stream_learner.learning.model import ConversionModel, arrays_of, assign_all
+from stream_learner.learning.normaliser import Normaliser
+from stream_learner.learning.replay import Replay
+from stream_learner.learning.tables import ids_held
+from stream_learner.learning.training import Trainer
+from stream_learner.settings import Config
+
+BLANK_STAGE = 31  # stage constant of the seeds, so that no two stages share a random stream
+_HINTS = 5  # columns named in the message of a failed step
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a slide's learning amounted to."""
+
+    rows: int  # matured examples times passes
+    replayed: int  # rows drawn from the replay buffer
+    steps: int
+    mean_loss: float  # log loss per row before each step, NaN when there was none
+
+
+class Learner:
+    """Two models of equal shape: the candidate is trained, the champion is a copy of it as of the last promotion."""
+
+    def __init__(self, config: Config, features: FeatureSchema) -> None:
+        self.features = features
+        self.candidate = ConversionModel(config, features)
+        self.champion = ConversionModel(config, features)
+        self.has_champion = False
+        self._config = config
+        self._normaliser = Normaliser(features)
+        self._trainer = Trainer(self.candidate, config.learning)
+        self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
+        self._blanked = [
+            indices
+            for group, indices in features.groups().items()
+            if features.numbers[indices[0]].aggregate and group not in config.export.aggregates
+        ]
+
+    @property
+    def has_learned(self) -> bool:
+        return self._learned_rows > 0
+
+    def score(self, batch: ExampleBatch) -> NDArray[np.float32]:
+        """The candidate's logits, [n]; NaN as long as it has learned nothing."""
+        if not self.has_learned:
+            return np.full(len(batch), np.nan, np.float32)
+        return self.candidate.score(*self._inputs(batch), batch.time)
+
+    def score_champion(self, batch: ExampleBatch) -> NDArray[np.float32]:
+        """The champion's logits, [n]; NaN as long as there is none."""
+        if not self.has_champion:
+            return np.full(len(batch), np.nan, np.float32)
+        return self.champion.score(*self._inputs(batch), batch.time)
+
+    def learn(self, matured: ExampleBatch, replay: Replay, slide: int) -> Learned:
+        """Fine-tunes the candidate on a slide's matured examples, in order, mixed with draws from `replay`.
+
+        Normalisation and exact ids take the examples in first; the replay buffer does last, so it gives out only
+        what is older than the slide. Raises LearningError at a non-finite loss or gradient, with the weights as they
+        were before that step.
+        """
+        ids, numbers = self._inputs(matured)
+        self._normaliser.update(numbers)
+        self.candidate.encoder.mean.assign(self._normaliser.mean())
+        self.candidate.encoder.deviation.assign(self._normaliser.deviation())
+        self.candidate.encoder.admit(ids)
+        if not self.has_learned and len(matured):
+            positives = float(matured.label.sum())
+            self.candidate.offset.assign(math.log((positives + 0.5) / (len(matured) - positives + 0.5)))
+        blanks = np.random.default_rng([self._config.seed, BLANK_STAGE, slide])
+        rows = replayed = steps = 0
+        total = 0.0
+        for fresh in self._batches(matured):
+            batch = self._mixed(fresh, replay, slide, steps)
+            loss = self._step(batch, blanks, slide, steps)
+            rows, replayed, steps = rows + len(fresh), replayed + len(batch) - len(fresh), steps + 1
+            total += loss * len(batch)
+        replay.add(matured, slide)
+        return Learned(rows, replayed, steps, total / (rows + replayed) if steps else float("nan"))
+
+    def promote(self) -> None:
+        """Makes the candidate, as it is now, the champion."""
+        self.load_champion(self.candidate.values())
+
+    def load_champion(self, variables: dict[str, NDArray[Any]]) -> None:
+        """Makes a published version the champion. Raises StateError when it is of another config."""
+        self.champion.assign(variables)
+        self.has_champion = True
+
+    def version_variables(self, of: Literal["candidate", "champion"] = "champion") -> dict[str, NDArray[Any]]:
+        """Copies of what a version holds of a model: everything that scoring needs, nothing that only learning does."""
+        return (self.candidate if of == "candidate" else self.champion).values()
+
+    def model_sha256(self) -> str:
+        """SHA-256 over the candidate's weights, tables, id tables, normaliser and slots, in name order."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self._learning_state().items()):
+            digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
+            digest.update(np.ascontiguousarray(value).data)
+        return digest.hexdigest()
+
+    def finite(self) -> bool:
+        """Whether every weight of the candidate is a finite number."""
+        return all(bool(np.isfinite(value).all()) for value in self.candidate.values().values())
+
+    def table_fill(self) -> dict[str, float]:
+        """Per id feature the share of its table in use: ids held where exact, rows ever learned where hashed."""
+        fill = self._trainer.touched()
+        for column in self.features.ids:
+            if column.table == "exact":
+                held = ids_held(self.candidate.variables[f"exact/{column.name}/rows"].numpy())
+                fill[column.name] = held / column.rows
+        return fill
+
+    @property
+    def retraces(self) -> int:
+        """Graphs built beyond the first of each function; 0 unless something is wrong."""
+        counts = [*self.candidate.traces.values(), *self.champion.traces.values(), *self._trainer.traces.values()]
+        return sum(counts) - len(counts)
+
+    def capture(self) -> dict[str, Any]:
+        return {
+            "candidate": self._learning_state(),
+            "champion": self.champion.values() if self.has_champion else None,
+            "normaliser": self._normaliser.capture(),
+            "learned_rows": self._learned_rows,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Raises StateError when the state is of another config."""
+        assign_all(self._learning_variables(), state["candidate"])
+        self.has_champion = state["champion"] is not None
+        if self.has_champion:
+            self.champion.assign(state["champion"])
+        self._normaliser.restore(state["normaliser"])
+        self._learned_rows = int(state["learned_rows"])
+
+    def _inputs(self, batch: ExampleBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        return self.features.take_ids(batch.ids), self.features.take_numbers(batch.numbers)
+
+    def _batches(self, matured: ExampleBatch) -> Iterator[ExampleBatch]:
+        size = self._config.learning.batch_size
+        for _ in range(self._config.learning.passes):
+            for start in range(0, len(matured), size):
+                yield matured.take(slice(start, start + size))
+
+    def _mixed(self, fresh: ExampleBatch, replay: Replay, slide: int, step: int) -> ExampleBatch:
+        """`fresh`, then its share of replayed rows; a fraction of a row is carried over to the next batches."""
+        ratio = self._config.replay.ratio
+        before = int(self._learned_rows * ratio)
+        self._learned_rows += len(fresh)
+        wanted = int(self._learned_rows * ratio) - before
+        if not wanted or not len(replay):
+            return fresh
+        return ExampleBatch.concat([fresh, replay.draw(wanted, slide, step)])
+
+    def _step(self, batch: ExampleBatch, blanks: np.random.Generator, slide: int, step: int) -> float:
+        ids, numbers = self._inputs(batch)
+        if self._blanked and self._config.learning.blank_rate:
+            blank = blanks.random((len(batch), len(self._blanked))) < self._config.learning.blank_rate
+            for group, indices in enumerate(self._blanked):
+                numbers[np.flatnonzero(blank[:, group])[:, None], indices] = np.nan
+        loss, taken = self._trainer.step(ids, numbers, batch.time, batch.label)
+        if not taken:
+            raise LearningError(
+                f"slide {slide}, step {step}: loss or gradient is not finite (loss {loss}); nothing of this step was "
+                f"kept. {self._suspects(numbers)} Remedy: a lower learning.learning_rate, or a mapping without them."
+            )
+        return loss
+
+    def _suspects(self, numbers: NDArray[np.float32]) -> str:
+        """The columns that leave the clipped range most often, for the message of a failed step."""
+        odd = (np.abs(self._normaliser.standardised(numbers)) > CLIP).sum(axis=0)  # NaN, a missing value, is not odd
+        worst = [int(i) for i in np.argsort(-odd, kind="stable")[:_HINTS] if odd[i]]
+        names = ", ".join(f"{self.features.numbers[i].name} ({odd[i]} of {len(numbers)} rows)" for i in worst)
+        return f"Inputs with infinite or far-off values: {names or 'none'}."
+
+    def _learning_variables(self) -> dict[str, Any]:
+        return {**self.candidate.variables, **self.candidate.random_state, **self._trainer.variables}
+
+    def _learning_state(self) -> dict[str, NDArray[Any]]:
+        return arrays_of(self._learning_variables())

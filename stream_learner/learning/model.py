@@ -1,0 +1,112 @@
+"""Encoder, tables and network as one model: raw ids, numbers and times to a logit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from stream_learner.errors import StateError
+from stream_learner.learning.encoder import Encoder, Tensor
+from stream_learner.learning.features import FeatureSchema
+from stream_learner.learning.models import build_network
+from stream_learner.learning.tables import first_vectors
+from stream_learner.settings import Config
+
+SCORE_ROWS = 8192  # rows scored at once: large enough for full speed, small enough for memory not to grow with a slide
+
+
+class ConversionModel:
+    """One set of weights. Equal config and seed give equal first weights.
+
+    `variables`: name -> tf.Variable, everything a version holds: `table/<id>`, `network/<nnn>_<name>`,
+    `normaliser/...`, `exact/<id>/...`, `offset` (log-odds of the first examples learned, added to every logit: a rare
+    positive is rare from the start). `random_state`: name -> tf.Variable, what the network's dropout draws from.
+    The names depend on nothing but the config.
+    """
+
+    def __init__(self, config: Config, features: FeatureSchema) -> None:
+        self.features = features
+        self.encoder = Encoder(features)
+        self.tables: dict[str, Any] = {
+            column.name: tf.Variable(first_vectors(column, config.seed, index), name=f"table_{column.name}")
+            for index, column in enumerate(features.ids)
+        }
+        dims = {column.name: column.dim for column in features.ids}
+        self.network = build_network(config.learning, dims, len(features.dense_names()), config.seed)
+        self.offset = tf.Variable(0.0, trainable=False, name="offset")
+        weights = {id(weight) for weight in self.network.weights}
+        named = {f"network/{i:03d}_{v.name}": v for i, v in enumerate(self.network.variables)}
+        self.variables: dict[str, Any] = {
+            **self.encoder.variables,
+            "offset": self.offset,
+            **{f"table/{name}": table for name, table in self.tables.items()},
+            **{name: v.value for name, v in named.items() if id(v) in weights},
+        }
+        self.random_state: dict[str, Any] = {name: v.value for name, v in named.items() if id(v) not in weights}
+        self.traces: Counter[str] = Counter()
+        self._score = tf.function(self._traced_logits, input_signature=input_signature(features), autograph=False)
+
+    def logits(self, ids: Tensor, numbers: Tensor, time: Tensor) -> Tensor:
+        """The score of every row, float32 [B] log-odds, in the graph.
+
+        `ids` int64 [B, ids used] bitcast fingerprints, `numbers` float32 [B, numbers used] raw, `time` int64 [B] us.
+        """
+        rows = self.encoder.rows(ids)
+        vectors = [tf.gather(table, rows[name]) for name, table in self.tables.items()]
+        out = self.network([*vectors, self.encoder.dense(numbers, time)], training=False)
+        return tf.reshape(out, [-1]) + self.offset
+
+    def score(
+        self, ids: NDArray[np.int64], numbers: NDArray[np.float32], time: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """`logits` of numpy columns of any length, float32 [n]."""
+        scores = np.empty(len(time), np.float32)
+        for start in range(0, len(time), SCORE_ROWS):
+            part = slice(start, start + SCORE_ROWS)
+            scores[part] = self._score(ids[part], numbers[part], time[part]).numpy()
+        return scores
+
+    def values(self) -> dict[str, NDArray[Any]]:
+        """Copies of `variables`."""
+        return arrays_of(self.variables)
+
+    def assign(self, values: Mapping[str, NDArray[Any]]) -> None:
+        """Sets all of `variables`. Raises StateError when names, shapes or types are not this model's."""
+        assign_all(self.variables, values)
+
+    def _traced_logits(self, ids: Tensor, numbers: Tensor, time: Tensor) -> Tensor:
+        self.traces["score"] += 1  # Python runs only while TensorFlow traces
+        return self.logits(ids, numbers, time)
+
+
+def input_signature(features: FeatureSchema) -> list[Any]:
+    """Of `logits`. The number of rows is left open, so that one graph serves batches of every size."""
+    return [
+        tf.TensorSpec([None, len(features.ids)], tf.int64, "ids"),
+        tf.TensorSpec([None, len(features.numbers)], tf.float32, "numbers"),
+        tf.TensorSpec([None], tf.int64, "time"),
+    ]
+
+
+def arrays_of(variables: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Copies of the variables' values. Scalars too are arrays, so that a snapshot gives them back with their dtype."""
+    return {name: np.asarray(variable.numpy()) for name, variable in variables.items()}
+
+
+def assign_all(variables: Mapping[str, Any], values: Mapping[str, NDArray[Any]]) -> None:
+    """Sets every variable to the value of its name. Raises StateError, and sets none, when any does not fit."""
+    if set(variables) != set(values):
+        differing = ", ".join(sorted(set(variables) ^ set(values)))
+        raise StateError(f"weights of another model: {differing} on one side only; use the config they were made with")
+    for name, variable in variables.items():
+        shape, kind = tuple(variable.shape), variable.dtype.as_numpy_dtype
+        if values[name].shape != shape or values[name].dtype != kind:
+            found = f"{values[name].dtype} {values[name].shape}"
+            raise StateError(f"weights of another model: {name} is {found}, expected {np.dtype(kind)} {shape}")
+    for name, variable in variables.items():
+        variable.assign(values[name])

@@ -1,0 +1,125 @@
+"""One optimisation step, in one graph: look up, score, differentiate, check, move."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from stream_learner.learning.encoder import Tensor
+from stream_learner.learning.model import ConversionModel, input_signature
+from stream_learner.learning.optimizers import make_slots, optimizer, step_dense, step_rows
+from stream_learner.settings import Learning
+
+
+class Trainer:
+    """The optimizers of a model and their slots.
+
+    `variables`: name -> tf.Variable: `slot/<weight>/<slot>` and `optimizer/count`, the number of steps taken.
+    """
+
+    def __init__(self, model: ConversionModel, learning: Learning) -> None:
+        self._model = model
+        self._l2 = learning.l2
+        self._dense_rule = optimizer(learning.optimizer, learning.learning_rate)
+        self._table_rule = optimizer(learning.optimizer, learning.table_learning_rate or learning.learning_rate)
+        self._weights = [weight.value for weight in model.network.trainable_variables]
+        self._state = [weight.value for weight in model.network.non_trainable_variables]
+        self._dense_slots = [make_slots(self._dense_rule, weight) for weight in self._weights]
+        self._table_slots = {name: make_slots(self._table_rule, table) for name, table in model.tables.items()}
+        self._count = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.variables: dict[str, Any] = self._named()
+        self.traces: Counter[str] = Counter()
+        labels = tf.TensorSpec([None], tf.float32, "labels")
+        self._step = tf.function(
+            self._traced_step, input_signature=[*input_signature(model.features), labels], autograph=False
+        )
+
+    def step(
+        self,
+        ids: NDArray[np.int64],
+        numbers: NDArray[np.float32],
+        time: NDArray[np.int64],
+        labels: NDArray[np.float32],
+    ) -> tuple[float, bool]:
+        """Mean log loss of the rows before the step, and whether it was taken.
+
+        Inputs as of `ConversionModel.logits`, `labels` 0 or 1. When the loss or any gradient is not finite nothing at
+        all is changed.
+        """
+        loss, taken = self._step(ids, numbers, time, labels)
+        return float(loss.numpy()), bool(taken.numpy())
+
+    def touched(self) -> dict[str, float]:
+        """Per table the share of rows that any step has moved."""
+        shares = {}
+        for name, slots in self._table_slots.items():
+            first = self._table_rule.slots
+            moved = [np.any(slot.numpy() != np.float32(first[kind]), axis=1) for kind, slot in slots.items()]
+            shares[name] = float(np.logical_or.reduce(moved).mean())
+        return shares
+
+    def _traced_step(self, ids: Tensor, numbers: Tensor, time: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        self.traces["step"] += 1  # Python runs only while TensorFlow traces
+        found = {name: tf.unique(rows) for name, rows in self._model.encoder.rows(ids).items()}
+        vectors = {
+            name: tf.gather(tf.gather(self._model.tables[name], unique.y), unique.idx) for name, unique in found.items()
+        }
+        weights = [weight.read_value() for weight in self._weights]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([*vectors.values(), *weights])
+            log_loss, objective, state = self._loss(vectors, self._model.encoder.dense(numbers, time), weights, labels)
+        by_vector, by_weight = tape.gradient(objective, (vectors, weights), unconnected_gradients="zero")
+        by_row = {
+            name: tf.math.unsorted_segment_sum(by_vector[name], unique.idx, tf.size(unique.y))
+            for name, unique in found.items()
+        }
+        rows = {name: unique.y for name, unique in found.items()}
+        finite = [tf.reduce_all(tf.math.is_finite(t)) for t in (objective, *by_row.values(), *by_weight)]
+        sound = tf.reduce_all(tf.stack(finite))
+        tf.cond(sound, lambda: self._move(rows, by_row, weights, by_weight, state), lambda: tf.constant(False))
+        return log_loss, sound
+
+    def _loss(
+        self, vectors: dict[str, Tensor], dense: Tensor, weights: list[Tensor], labels: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Mean log loss; the same plus losses the network adds of its own; and the network's state afterwards."""
+        state = [value.read_value() for value in self._state]
+        logits, state, extra = self._model.network.stateless_call(
+            weights, state, [*vectors.values(), dense], training=True, return_losses=True
+        )
+        logits = tf.reshape(logits, [-1]) + self._model.offset
+        each = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+        log_loss = tf.reduce_mean(each)
+        return log_loss, tf.add_n([log_loss, *extra]), state
+
+    def _move(
+        self,
+        rows: dict[str, Tensor],
+        by_row: dict[str, Tensor],
+        weights: list[Tensor],
+        by_weight: list[Tensor],
+        state: list[Tensor],
+    ) -> Tensor:
+        count = self._count.assign_add(1)
+        for name, table in self._model.tables.items():
+            step_rows(self._table_rule, table, self._table_slots[name], rows[name], by_row[name], count)
+        for variable, slots, value, gradient in zip(self._weights, self._dense_slots, weights, by_weight, strict=True):
+            step_dense(self._dense_rule, variable, slots, gradient + self._decay(value), count)
+        for variable, value in zip(self._state, state, strict=True):
+            variable.assign(value)
+        return tf.constant(True)
+
+    def _decay(self, weight: Tensor) -> Tensor:
+        """Weight decay; none for biases and scales, which would only be pulled off the base rate."""
+        return self._l2 * weight if weight.shape.rank > 1 else tf.zeros_like(weight)
+
+    def _named(self) -> dict[str, Any]:
+        names = {id(variable): name for name, variable in self._model.variables.items()}
+        slots = list(zip(self._weights, self._dense_slots, strict=True))
+        slots += [(self._model.tables[name], slot) for name, slot in self._table_slots.items()]
+        named = {f"slot/{names[id(weight)]}/{name}": slot for weight, held in slots for name, slot in held.items()}
+        return {**named, "optimizer/count": self._count}

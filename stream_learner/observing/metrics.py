@@ -1,0 +1,243 @@
+"""Every metric the worker exposes: a closed list, on its own registry, with help, unit and bounded labels.
+
+Names are `stream_learner_<noun>_<unit>[_total]`; labels take their values from the config, the topics' partitions or
+closed lists in the code, never from events.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from stream_learner.learning.learner import Learned
+    from stream_learner.worker import Worker
+
+PREFIX = "stream_learner"
+FATES = ("accepted", "ignored", "late", "dead", "duplicate")
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # about 3 steps a decade
+_FAR_US = 2**62  # beyond stand the watermarks of "nothing seen yet" and "all has ended"
+_QUALITY = {"auc": "auc", "ne": "normalized_entropy", "calibration": "calibration"}
+
+
+class Documented(NamedTuple):
+    """One line of the list."""
+
+    name: str  # as exposed
+    type: str  # counter, gauge or histogram
+    labels: tuple[str, ...]
+    help: str
+
+
+class WorkerMetrics:
+    """The metrics of one worker, by stage. Counters and gauges may be touched from any thread."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._documented: list[Documented] = []
+        self._counted: dict[tuple[str, str], int] = {}  # level of the state's counts that counters have reached
+        self._quality_due = 0.0  # monotonic seconds
+        self._reading()
+        self._slides()
+        self._learning()
+        self._judging()
+        self._publishing()
+        self._process()
+
+    def documented(self) -> list[Documented]:
+        """The whole list, in the order of the path of an event."""
+        return list(self._documented)
+
+    def exposition(self) -> bytes:
+        """The Prometheus text format of all metrics; without the creation times that would double the counters."""
+        lines = generate_latest(self.registry).splitlines(keepends=True)
+        return b"".join(line for line in lines if b"_created" not in line.partition(b"{")[0])
+
+    # ---- what the worker calls -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times a stage of a slide."""
+        with self.slide_duration.labels(name).time():
+            yield
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Times writing and checking a version."""
+        with self.publish_duration.time():
+            yield
+
+    @contextmanager
+    def snapshotting(self) -> Iterator[None]:
+        """Times writing a snapshot."""
+        with self.snapshot_duration.time():
+            yield
+
+    def started(self, worker: Worker) -> None:
+        """After a restore, before the first slide: counters count on from here, as Prometheus expects."""
+        self._counted = _counts(worker)
+        self._gauges(worker)
+
+    def closed(self, worker: Worker, learned: Learned) -> None:
+        """After a slide: all counts and levels. Reads the worker, changes nothing in it."""
+        for (name, label), level in _counts(worker).items():
+            grown = level - self._counted.get((name, label), 0)
+            counter: Counter = getattr(self, name)
+            (counter.labels(label) if label else counter).inc(max(0, grown))
+            self._counted[name, label] = level
+        self.learned_rows.labels("fresh").inc(learned.rows)
+        self.learned_rows.labels("replay").inc(learned.replayed)
+        if learned.steps:
+            self.loss.set(learned.mean_loss)
+        self._gauges(worker)
+        self._qualities(worker)
+
+    def verdict(self, *, passed: bool, psi: Mapping[str, float]) -> None:
+        """The gate answered; features without a PSI are not shown."""
+        self.verdicts.labels("passed" if passed else "held").inc()
+        self.feature_psi.clear()
+        for feature, value in psi.items():
+            self.feature_psi.labels(feature).set(value)
+
+    def serving(self, version: int, slide_end: int) -> None:
+        """The champion pointer moved to `version`, made of the slide that ended at `slide_end` (us)."""
+        self.champion_version.set(version)
+        self.version_slide_end.set(slide_end / 1e6)
+
+    def set_quality(self, model: str, window: str, summary: Mapping[str, float]) -> None:
+        """Shows a scoreboard's summary; `window` is a span as in the config."""
+        for metric, key in _QUALITY.items():
+            self.quality.labels(model, metric, window).set(summary[key])
+
+    def _gauges(self, worker: Worker) -> None:
+        for partition, records in worker.around.source.lag().items():
+            self.lag.labels(partition.topic, str(partition.index)).set(records)
+        mark = worker.intake.watermark.value()
+        if abs(mark) < _FAR_US:
+            self.watermark.set(mark / 1e6)
+        self.open_events.set(len(worker.intake.slides))
+        self.pending_examples.set(len(worker.attribution))
+        self.replay_examples.set(len(worker.replay))
+        self.captures_waiting.set(worker.writer.waiting)
+        for key, count in worker.aggregates.sizes().items():
+            self.aggregate_keys.labels(key).set(count)
+
+    def _qualities(self, worker: Worker) -> None:
+        """Ranks of whole windows cost; they are taken at most four times a minute and never for 5 % of the time."""
+        began = time.monotonic()
+        if began < self._quality_due:
+            return
+        board = worker.judge.recent
+        for name in board.names:
+            for span in board.windows:
+                self.set_quality(name, str(span), board.window(name, span))
+        ended = time.monotonic()
+        self._quality_due = ended + max(15.0, 20 * (ended - began))
+
+    # ---- the list ------------------------------------------------------------------------------------------------
+
+    def _reading(self) -> None:
+        self.records = self._counter("records_total", "Records taken from the source", "topic")
+        self.events = self._counter("events_total", f"Records by fate: {', '.join(FATES)}", "fate")
+        self.dead_letters = self._counter("dead_letters_total", "Records written to the dead-letter sink", "reason")
+        self.lag = self._gauge("lag_records", "Records between the position and the known end", "topic", "partition")
+        self.commit_failures = self._counter("commit_failures_total", "Offset commits that failed (for lag tools only)")
+
+    def _slides(self) -> None:
+        self.slides = self._counter("slides_total", "Slides closed and worked through")
+        self.slide_duration = self._histogram("slide_duration_seconds", "Time spent on a slide by stage", "stage")
+        self.watermark = self._gauge("watermark_seconds", "Event time up to which slides close, since the epoch")
+        self.open_events = self._gauge("open_events", "Events held in slides that are still open")
+        self.aggregate_keys = self._gauge("aggregate_keys", "Keys held by the aggregates", "key")
+        self.aggregate_evictions = self._counter(
+            "aggregate_evictions_total", "Keys forgotten: room (`aggregates.max_keys`) or age (`expire_after`)", "cause"
+        )
+
+    def _learning(self) -> None:
+        self.examples = self._counter("examples_total", "Examples made of clicks")
+        self.matured = self._counter("matured_total", "Examples whose attribution window has passed")
+        self.positives = self._counter("positives_total", "Matured examples with a purchase")
+        self.unmatched_purchases = self._counter("unmatched_purchases_total", "Purchases that found no click")
+        self.pending_examples = self._gauge("pending_examples", "Examples waiting for their label")
+        self.replay_examples = self._gauge("replay_examples", "Examples in the replay buffer")
+        self.learned_rows = self._counter("learned_rows_total", "Rows trained on: fresh or replay", "source")
+        self.loss = self._gauge("loss_nats", "Mean training loss per row of the last slide")
+        self.retraces = self._counter("retraces_total", "Times TensorFlow traced a function again")
+
+    def _judging(self) -> None:
+        self.quality = self._gauge(
+            "quality_ratio", "Metric at arrival (auc, ne, calibration) by model and window", "model", "metric", "window"
+        )
+        self.feature_psi = self._gauge("feature_psi", "PSI of arriving against reference examples", "feature")
+        self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
+
+    def _publishing(self) -> None:
+        self.champion_version = self._gauge("champion_version", "Number of the version in service, 0 = none")
+        self.version_slide_end = self._gauge(
+            "version_slide_end_seconds", "End of the slide the version in service was made of, since the epoch"
+        )
+        self.publish_duration = self._histogram("publish_duration_seconds", "Time to write and check a version")
+        self.snapshot_duration = self._histogram("snapshot_duration_seconds", "Time to write a snapshot")
+        self.snapshot_size_bytes = self._gauge("snapshot_size_bytes", "Size of the last snapshot")
+        self.captures_waiting = self._gauge("captures_waiting", "Captures the writer has not written yet")
+
+    def _process(self) -> None:
+        self.lease_token = self._gauge("lease_token", "Token of the lease this worker holds, 0 while it stands by")
+        rss = self._gauge("resident_memory_bytes", "Memory of the process held in RAM")
+        rss.set_function(resident_bytes)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(self._document(name, "counter", text, labels), text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(self._document(name, "gauge", text, labels), text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        full = self._document(name, "histogram", text, labels)
+        return Histogram(full, text, labels, registry=self.registry, buckets=_SECONDS)
+
+    def _document(self, name: str, kind: str, text: str, labels: Sequence[str]) -> str:
+        full = f"{PREFIX}_{name}"
+        self._documented.append(Documented(full, kind, tuple(labels), text))
+        return full
+
+
+def documented() -> list[Documented]:
+    """The closed list, for docs, dashboards and their test."""
+    return WorkerMetrics().documented()
+
+
+def _counts(worker: Worker) -> dict[tuple[str, str], int]:
+    """The state's counts by counter attribute and label ("" = none). They only grow, but for a restore."""
+    tally, aggregates = worker.tally, worker.aggregates
+    counts = {("events", fate): int(getattr(tally, fate)) for fate in FATES}
+    counts |= {("records", topic): count for topic, count in tally.topics.items()}
+    counts |= {("dead_letters", reason): count for reason, count in tally.reasons.items()}
+    return counts | {
+        ("slides", ""): tally.slides,
+        ("examples", ""): tally.examples,
+        ("matured", ""): tally.matured,
+        ("positives", ""): tally.positives,
+        ("unmatched_purchases", ""): tally.unmatched,
+        ("aggregate_evictions", "room"): aggregates.evicted,
+        ("aggregate_evictions", "age"): aggregates.expired,
+        ("retraces", ""): worker.learner.retraces,
+        ("commit_failures", ""): int(getattr(worker.around.source, "commit_failures", 0)),  # sources that have it
+    }
+
+
+def resident_bytes() -> float:
+    """Memory the process holds in RAM now; where the system does not tell, its peak."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
+    return float(pages * resource.getpagesize())

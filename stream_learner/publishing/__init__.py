@@ -1,0 +1,1 @@
+"""verdicts -> versions: checkpoints, export, announcements."""

@@ -1,0 +1,187 @@
+"""From a promoted candidate to a version: number, manifest, files, pointer, announcement; and back again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_learner import config as configs
+from stream_learner.errors import StateError
+from stream_learner.events import ExampleBatch
+from stream_learner.learning.features import FeatureSchema
+from stream_learner.learning.learner import Learner
+from stream_learner.lease import Lease
+from stream_learner.publishing.checkpoints import Checkpoints, next_version
+from stream_learner.publishing.export import Exporter, served_numbers
+from stream_learner.publishing.machine import cpu_features, libraries
+from stream_learner.publishing.manifest import LearnedRange, Machine, Manifest
+from stream_learner.settings import Config
+from stream_learner.tally import Tally
+from stream_learner.windows.aggregates import Aggregates
+from stream_learner.windows.columns import AggregateColumn
+
+Tables = dict[str, tuple[NDArray[np.uint64], NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Version:
+    """What the writer needs to put a version on disk."""
+
+    manifest: Manifest
+    variables: dict[str, NDArray[Any]]
+    tables: Tables
+    sample: ExampleBatch  # real rows, for the load-and-query check
+    logits: NDArray[np.float32]  # what the worker itself says to them
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """When and from what a version is made."""
+
+    slide: int
+    slide_end: int  # us
+    tally: Tally
+    metrics: dict[str, Any]
+    verdict: dict[str, Any]
+
+
+class Publisher:
+    """Keeps what the state knows of versions, and writes them."""
+
+    def __init__(
+        self,
+        config: Config,
+        features: FeatureSchema,
+        columns: Sequence[AggregateColumn],
+        learner: Learner,
+        lease: Lease,
+    ) -> None:
+        self._config = config
+        self._features = features
+        self._columns = columns
+        self._learner = learner
+        self._hash = configs.model_hash(config)
+        root = Path(config.checkpoints.root) if config.checkpoints.root else Path(config.state) / "checkpoints"
+        self.checkpoints = Checkpoints(root, config.name, config.checkpoints.keep, token=lease.token, fence=lease.prove)
+        self._exporter = Exporter(config, features, columns, Path(config.state) / "template")
+        self.champion: int | None = None
+        self.versions: list[int] = []  # every number ever given
+        self.pins: set[int] = set()
+        self._tables: Tables = {}  # of the champion, as they travel
+
+    def start(self) -> list[str]:
+        """Clears what a killed writer left and makes the export graph ready; returns what was cleared."""
+        self._exporter.prepare(self._learner)
+        return self.checkpoints.recover()
+
+    def settled(self) -> int:
+        """Number of the first slide that no version on disk was made of."""
+        return max((manifest.slide + 1 for manifest in self.checkpoints.versions()), default=0)
+
+    def score_served(self, examples: ExampleBatch) -> NDArray[np.float32]:
+        """What the champion as exported says: travelling aggregates as of its slide, the others missing. [n]"""
+        if self.champion is None:
+            return np.full(len(examples), np.nan, np.float32)
+        numbers = served_numbers(self._config, self._features, self._columns, examples, self._tables)
+        return self._learner.score_champion(examples.with_numbers(numbers))
+
+    # ---- making versions ------------------------------------------------------------------------------------
+
+    def promoted(self, occasion: Occasion, aggregates: Aggregates, sample: ExampleBatch) -> Version:
+        """The learner's new champion as a version."""
+        capacity = self._config.export.capacity
+        tables = {key: aggregates.table(key, capacity, occasion.slide_end) for key in self._config.export.aggregates}
+        return self._version(occasion, tables, sample, rollback_of=None)
+
+    def require(self, version: int) -> Manifest:
+        """A version an operator named. ConfigError when there is none, StateError when it cannot be loaded here."""
+        manifest = self.checkpoints.require(version)
+        if manifest.config_hash != self._hash:
+            raise StateError(f"version {version} was made under other model keys; use the config it was made with")
+        return manifest
+
+    def rolled_back(self, occasion: Occasion, to: int, sample: ExampleBatch) -> Version:
+        """An older version's content as a new one; the learner's champion becomes it."""
+        self.require(to)
+        variables, tables = self._exporter.load(self.checkpoints.folder / str(to))
+        self._learner.load_champion(variables)
+        return self._version(occasion, tables, sample, rollback_of=to)
+
+    def _version(self, occasion: Occasion, tables: Tables, sample: ExampleBatch, rollback_of: int | None) -> Version:
+        variables = self._learner.version_variables()
+        number = next_version(occasion.slide_end, max(self.versions, default=0))
+        tally = occasion.tally
+        manifest = Manifest(
+            model=self._config.name,
+            version=number,
+            parent=self.champion,
+            rollback_of=rollback_of,
+            slide=occasion.slide,
+            slide_end_us=occasion.slide_end,
+            event_time_span=None if tally.first_time is None else (tally.first_time, tally.last_time or 0),
+            offsets=_ranges(tally),
+            metrics=occasion.metrics,
+            verdict=occasion.verdict,
+            config_hash=self._hash,
+            seed=self._config.seed,
+            content_sha256=self._exporter.content_sha256(variables, tables),
+            signature=self._exporter.signature(),
+            libraries=libraries(),
+            machine=Machine(cpu_features=cpu_features(), threads=self._config.learning.threads),
+        )
+        self.champion, self._tables = number, tables
+        self.versions.append(number)
+        return Version(manifest, variables, tables, sample, self._learner.score_champion(sample))
+
+    # ---- on the writer thread -------------------------------------------------------------------------------
+
+    def write(self, version: Version) -> None:
+        """Step 5: files under a temporary name, loaded and queried there, then renamed."""
+        self.checkpoints.publish(
+            version.manifest.version,
+            lambda folder: self._exporter.write(folder, version.variables, version.tables),
+            version.manifest,
+            lambda folder: self._exporter.check(folder, version.sample, version.logits),
+        )
+
+    def announcement(self, number: int) -> dict[str, Any]:
+        """What the world is told of a version; keyed by model and version, at least once."""
+        manifest = self.checkpoints.read(number)
+        return {
+            "model": manifest.model,
+            "version": number,
+            "parent": manifest.parent,
+            "rollback_of": manifest.rollback_of,
+            "path": str((self.checkpoints.folder / str(number)).resolve()),
+            "slide_end_us": manifest.slide_end_us,
+            "content_sha256": manifest.content_sha256,
+            "metrics": manifest.metrics,
+        }
+
+    # ---- state ----------------------------------------------------------------------------------------------
+
+    def capture(self) -> dict[str, Any]:
+        tables = {key: {"keys": keys.copy(), "values": values.copy()} for key, (keys, values) in self._tables.items()}
+        return {
+            "champion": self.champion,
+            "versions": list(self.versions),
+            "pins": sorted(self.pins),
+            "tables": tables,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.champion, self.versions, self.pins = state["champion"], list(state["versions"]), set(state["pins"])
+        self._tables = {key: (table["keys"], table["values"]) for key, table in state["tables"].items()}
+
+
+def _ranges(tally: Tally) -> list[LearnedRange]:
+    ranges = []
+    for place, (first, last) in sorted(tally.offsets.items()):
+        topic, index = place.rsplit(":", 1)
+        ranges.append(LearnedRange(topic=topic, index=int(index), first=first, last=last))
+    return ranges

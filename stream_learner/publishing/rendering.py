@@ -1,0 +1,92 @@
+"""Versions as an operator reads them on a terminal, or as a program reads them in JSON."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from stream_learner.publishing.checkpoints import diff, flat
+from stream_learner.publishing.manifest import Manifest, Pointer, to_json
+
+_LISTED_METRICS = ("auc", "normalized_entropy", "calibration")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def render_list(manifests: list[Manifest], pointer: Pointer | None) -> str:
+    """A line a version, the champion marked with an asterisk."""
+    if not manifests:
+        return "no versions yet"
+    header = ["", "version", "parent", "rollback of", "slide end", "auc", "ne", "calibration", "content"]
+    rows = [header]
+    for manifest in manifests:
+        mark = "*" if pointer is not None and pointer.version == manifest.version else ""
+        metrics = [_number(manifest.metrics.get(name)) for name in _LISTED_METRICS]
+        ancestry = [str(v) if v is not None else "-" for v in (manifest.parent, manifest.rollback_of)]
+        end = utc(manifest.slide_end_us)
+        rows.append([mark, str(manifest.version), *ancestry, end, *metrics, manifest.content_sha256[:12]])
+    return table(rows)
+
+
+def list_json(manifests: list[Manifest], pointer: Pointer | None) -> dict[str, Any]:
+    """{"champion": version or None, "versions": [manifests]}."""
+    champion = pointer.version if pointer is not None else None
+    return {"champion": champion, "versions": [manifest_json(m) for m in manifests]}
+
+
+def manifest_json(manifest: Manifest) -> dict[str, Any]:
+    """A manifest in plain JSON types."""
+    plain: dict[str, Any] = json.loads(to_json(manifest))
+    return plain
+
+
+def render_show(manifest: Manifest) -> str:
+    """Everything a version says about itself, a fact a line."""
+    facts = manifest_json(manifest)
+    files = facts.pop("files")
+    offsets = facts.pop("offsets")
+    facts["slide_end"] = utc(manifest.slide_end_us)
+    if manifest.event_time_span is not None:
+        facts["event_time_span"] = " to ".join(utc(t) for t in manifest.event_time_span)
+    rows = [[name, _text(value)] for name, value in sorted(flat(facts).items())]
+    rows += [[f"offsets {o['topic']}/{o['index']}", f"{o['first']} to {o['last']}"] for o in offsets]
+    rows += [[f"file {name}", f"{s['size']} bytes, sha256 {s['sha256']}"] for name, s in sorted(files.items())]
+    return table(rows)
+
+
+def render_diff(a: Manifest, b: Manifest) -> str:
+    """Only what differs, a block for each part."""
+    blocks = []
+    for part, pairs in diff(a, b).items():
+        if pairs:
+            rows = [[part, str(a.version), str(b.version)]]
+            rows += [[f"  {name}", _text(left), _text(right)] for name, (left, right) in pairs.items()]
+            blocks.append(table(rows))
+    return "\n\n".join(blocks) or f"versions {a.version} and {b.version} are equal"
+
+
+def table(rows: list[list[str]]) -> str:
+    """Left-aligned columns two blanks apart."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def utc(time_us: int) -> str:
+    """ISO 8601 in UTC, to the second; the bare number where no calendar reaches."""
+    try:
+        return (_EPOCH + timedelta(microseconds=time_us)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except OverflowError:
+        return f"{time_us} us"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, (int, float)) and abs(value) < 1e15 else "-"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,56 @@
+"""`verdicts.jsonl`: every answer of the gate, with the numbers it used, a JSON object per line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stream_learner.durable import BAD_JSON, AppendFile, Fence, canonical_json, unfenced
+from stream_learner.errors import StateError
+
+
+class VerdictLog:
+    """Appends are on the disk when they return. A restore cuts the log to the length its snapshot recorded, so that
+    the slides worked again do not appear twice."""
+
+    def __init__(self, path: Path, fence: Fence = unfenced) -> None:
+        self._file = AppendFile(path, fence)
+
+    def append(self, verdict: dict[str, Any]) -> None:
+        """One verdict; finite numbers only (ValueError otherwise). A failed disk is a `RetryableError`."""
+        self._file.append(canonical_json(verdict) + b"\n")
+
+    @property
+    def length(self) -> int:
+        """In bytes."""
+        return self._file.size_bytes
+
+    def cut(self, length: int) -> None:
+        """Drops what lies beyond `length` bytes. A shorter log, or no line ending there, is a `StateError`."""
+        if 0 < length <= self.length and self._file.read()[length - 1 : length] != b"\n":
+            raise StateError(f"{self._file.path} has no line that ends at byte {length}: put the right file back")
+        self._file.cut(length)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_verdicts(path: Path) -> list[dict[str, Any]]:
+    """All finished lines of a log that may be in use, oldest first; an unfinished last line is left out.
+
+    A finished line that is no verdict is a `StateError`.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    finished = content[: content.rfind(b"\n") + 1]
+    return [_verdict(line, path, number) for number, line in enumerate(finished.split(b"\n")[:-1], start=1)]
+
+
+def _verdict(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        verdict = json.loads(line)
+    except BAD_JSON as error:
+        raise StateError(f"{path}, line {number}: no verdict ({error}); put the right file back") from error
+    if not isinstance(verdict, dict):
+        raise StateError(f"{path}, line {number}: no verdict, but {line[:40]!r}; put the right file back")
+    return verdict

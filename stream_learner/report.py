@@ -1,0 +1,72 @@
+"""What a run has to show: one JSON object, from the state of the worker and the operating system's accounting."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+from stream_learner.durable import write_file
+from stream_learner.judging.baselines import BASELINES
+from stream_learner.judging.metrics import finite_or_none
+from stream_learner.worker import Worker
+
+
+class Stopwatch:
+    """Resources of this process since `start`: monotonic seconds, CPU seconds of all threads, peak memory."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._cpu = time.process_time()
+
+    def read(self) -> dict[str, float]:
+        return {
+            "wall_seconds": time.monotonic() - self._started,
+            "cpu_seconds": time.process_time() - self._cpu,
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+
+
+def report(worker: Worker, watch: Stopwatch, events_before: int) -> dict[str, Any]:
+    """Counts and lifetime metrics of the state (all runs on it); rates and resources of this run.
+
+    `auc` and its neighbours are the candidate's at arrival, over `judging.span`; `events` are the accepted ones.
+    """
+    tally, judge, used = worker.tally, worker.judge, watch.read()
+    candidate = judge.lifetime.lifetime("candidate")
+    content: dict[str, Any] = {
+        "events": tally.accepted,
+        "consumed": tally.consumed,
+        "ignored": tally.ignored,
+        "duplicates": tally.duplicate,
+        "late": tally.late,
+        "dead_letters": tally.dead,
+        "dead_letter_reasons": dict(sorted(tally.reasons.items())),
+        "open": len(worker.intake.slides),
+        "examples": tally.examples,
+        "matured": tally.matured,
+        "positives": tally.positives,
+        "purchases": tally.purchases,
+        "unmatched_purchases": tally.unmatched,
+        "pending": len(worker.attribution),
+        "slides": tally.slides,
+        **candidate,
+        "champion_metrics": judge.lifetime.lifetime("champion"),
+        "served_metrics": judge.lifetime.lifetime("served"),
+        "baselines": {name: judge.lifetime.lifetime(name) for name in BASELINES},
+        "verdicts": {"passed": tally.passed, "held": tally.held},
+        "versions": list(worker.publisher.versions),
+        "champion": worker.publisher.champion,
+        "model_sha256": worker.learner.model_sha256(),
+        "retraces": worker.learner.retraces,
+        "events_per_second": (tally.accepted - events_before) / max(used["wall_seconds"], 1e-9),
+        **used,
+    }
+    plain: dict[str, Any] = finite_or_none(content)
+    return plain
+
+
+def write(content: dict[str, Any], path: Path) -> None:
+    write_file(path, json.dumps(content, indent=2).encode() + b"\n")

@@ -1,0 +1,251 @@
+"""Rules across sections of the config: each returns a complaint that names the key, the value and the remedy."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from fractions import Fraction
+
+import msgspec
+
+from stream_learner.errors import ConfigError
+from stream_learner.ingest.mapping import RecordReader
+from stream_learner.settings import Config, Duration, Section
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_RESERVED = frozenset({"user", "item", "session", "time", "label", "type", "id"})
+
+
+def contradictions(config: Config) -> list[str]:
+    """Everything that single keys cannot say about themselves; empty when the config can run."""
+    return [
+        *_finite(config, ""),
+        *_topics(config),
+        *_slides(config),
+        *_aggregates(config),
+        *_labels(config),
+        *_features(config),
+        *_learning(config),
+        *_outside(config),
+    ]
+
+
+def _finite(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, Section):
+        for field in msgspec.structs.fields(value):
+            yield from _finite(getattr(value, field.name), f"{path}.{field.encode_name}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _finite(item, f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _finite(item, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{path[1:]}: {value}; must be a finite number"
+
+
+def _topics(config: Config) -> Iterator[str]:
+    numeric = {name for topic in config.topics.values() for name in topic.numeric}
+    for name, topic in config.topics.items():
+        here = f"topics.{name}"
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", name):
+            yield f"{here}: not a valid topic name; allowed: letters, digits, '.', '_' and '-'"
+        if (topic.fields.type is None) == (topic.constant_type is None):
+            yield f"{here}: exactly one of fields.type and constant_type says what a record is; set the other to null"
+        if topic.constant_type is None and not topic.types:
+            yield f"{here}.types: empty, so every record would be ignored; list at least one source type"
+        for target in (*topic.types.values(), *([topic.constant_type] if topic.constant_type else [])):
+            if not _NAME.fullmatch(target):
+                yield f"{here}.types: {target!r} is not a name; allowed: letters, digits and '_'"
+        for feature in (*topic.categorical, *topic.numeric):
+            if not _NAME.fullmatch(feature) or feature in _RESERVED:
+                reserved = ", ".join(sorted(_RESERVED))
+                yield f"{here}: feature name {feature!r}; allowed: letters, digits, '_', and not {reserved}"
+        for feature in topic.categorical:
+            if feature in numeric:
+                yield f"{here}.categorical.{feature}: also a numeric feature; give one of them another name"
+        try:
+            RecordReader(name, topic)
+        except ConfigError as error:
+            yield str(error)
+        if (
+            config.labels.source == "field"
+            and topic.fields.label is None
+            and config.examples.of in _types(config, name)
+        ):
+            yield f"{here}.fields.label: null, but labels.from is `field`; give its path"
+
+
+def _types(config: Config, topic_name: str) -> set[str]:
+    topic = config.topics[topic_name]
+    return {topic.constant_type} if topic.constant_type else set(topic.types.values())
+
+
+def _all_types(config: Config) -> set[str]:
+    return set().union(*(_types(config, name) for name in config.topics))
+
+
+def _slides(config: Config) -> Iterator[str]:
+    slides = config.slides
+    if slides.slide == 0:
+        yield "slides.slide: 0s; must be longer than 0"
+    if slides.by_count is not None:
+        try:
+            size = _fraction(slides.by_count.size)
+        except (ValueError, ZeroDivisionError):
+            yield f"slides.by_count.size: {slides.by_count.size!r}; expected an integer or a fraction such as 28572/100"
+        else:
+            if size < 1:
+                yield f"slides.by_count.size: {slides.by_count.size}; at least 1"
+    if slides.max_jump == 0:
+        yield "slides.max_jump: 0s; must be longer than 0"
+
+
+def _fraction(size: str | int) -> Fraction:
+    """Exponents are refused: 1e999999999 would be a number of a gigabyte."""
+    if isinstance(size, str) and "e" in size.lower():
+        raise ValueError(size)
+    return Fraction(size)
+
+
+def _aggregates(config: Config) -> Iterator[str]:
+    known = _id_names(config)
+    aggregates = config.aggregates
+    for entry in aggregates.keys:
+        parts = entry.split("*")
+        if len(parts) > 2 or any(part not in known for part in parts) or len(set(parts)) != len(parts):
+            yield f"aggregates.keys: {entry!r}; expected one of {', '.join(sorted(known))}, or a pair such as user*item"
+    yield from _repeated("aggregates.keys", aggregates.keys)
+    yield from _repeated("aggregates.windows", [str(w) for w in aggregates.windows])
+    yield from _repeated("aggregates.counts", aggregates.counts or [])
+    yield from _repeated("export.aggregates", config.export.aggregates)
+    types = _all_types(config)
+    for name in aggregates.counts or []:
+        if name not in types:
+            yield f"aggregates.counts: {name!r} is no type of any mapping; known: {', '.join(sorted(types))}"
+    for name in aggregates.as_of:
+        if name not in types:
+            yield f"aggregates.as_of.{name}: no type of any mapping; known: {', '.join(sorted(types))}"
+    for window in aggregates.windows:
+        if config.slides.by_count is None and window < config.slides.slide:
+            yield f"aggregates.windows: {window} is shorter than slides.slide {config.slides.slide}"
+        if window > aggregates.expire_after:
+            yield f"aggregates.expire_after: {aggregates.expire_after} is shorter than the window {window}"
+    for distinct in aggregates.distinct:
+        pairs = {f"{distinct.key}*{distinct.of}", f"{distinct.of}*{distinct.key}"}
+        if not pairs & set(aggregates.keys):
+            needed = f"{distinct.key}*{distinct.of}"
+            yield f"aggregates.distinct: {distinct.key} of {distinct.of} needs {needed} in aggregates.keys"
+    for entry in config.export.aggregates:
+        if entry not in aggregates.keys:
+            yield f"export.aggregates: {entry!r} is not in aggregates.keys ({', '.join(aggregates.keys)})"
+
+
+def _repeated(path: str, values: list[str]) -> Iterator[str]:
+    for value in dict.fromkeys(v for v in values if values.count(v) > 1):
+        yield f"{path}: {value} is listed more than once"
+
+
+def _id_names(config: Config) -> set[str]:
+    return {"user", "item", "session"} | {name for topic in config.topics.values() for name in topic.categorical}
+
+
+def _labels(config: Config) -> Iterator[str]:
+    types = _all_types(config)
+    if config.examples.of not in types:
+        yield f"examples.of: {config.examples.of!r} is no type of any mapping; known: {', '.join(sorted(types))}"
+    if config.labels.source == "field":
+        return
+    positive = config.labels.positive
+    if positive not in types:
+        yield f"labels.positive: {positive!r} is no type of any mapping; known: {', '.join(sorted(types))}"
+    if config.labels.positive == config.examples.of:
+        yield f"labels.positive: {config.labels.positive!r} is also examples.of; a click cannot be its own purchase"
+    if config.labels.horizon == 0:
+        yield "labels.horizon: 0s; must be longer than 0"
+    if config.labels.source == "at_once" and config.aggregates.as_of.get(config.labels.positive) == "slide_end":
+        yield f"aggregates.as_of.{positive}: slide_end shows an example its own label; use event or slide_start"
+
+
+def _features(config: Config) -> Iterator[str]:
+    known = _id_names(config)
+    for name in config.features.ids:
+        if name not in known:
+            yield f"features.ids.{name}: no such id; known: {', '.join(sorted(known))}"
+    numeric = {name for topic in config.topics.values() for name in topic.numeric}
+    for name in config.features.numeric or {}:
+        if name not in numeric:
+            named = ", ".join(sorted(numeric)) or "none"
+            yield f"features.numeric.{name}: no numeric feature of any mapping; known: {named}"
+    for path, patterns in (
+        ("features.aggregates", config.features.aggregates or []),
+        ("drift.aggregates", config.drift.aggregates),
+    ):
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except (re.error, OverflowError, RecursionError) as error:
+                yield f"{path}: {pattern!r} is not a regular expression: {error}"
+    if not (config.features.ids or numeric or config.aggregates.keys or config.features.hour_of_day):
+        yield "features: nothing for the model to see; name ids, numeric features or aggregates"
+
+
+def _learning(config: Config) -> Iterator[str]:
+    network = config.learning.network
+    if network not in ("logistic", "mlp", "dcn_v2") and not re.fullmatch(r"[\w.]+:\w+", network):
+        yield f"learning.network: {network!r}; expected logistic, mlp, dcn_v2 or module:function"
+    low, high = config.gate.calibration
+    if not 0 <= low < high:
+        yield f"gate.calibration: [{low}, {high}]; expected 0 <= low < high"
+    if config.gate.min_positives > config.gate.min_examples:
+        yield f"gate.min_positives: {config.gate.min_positives} is more than min_examples {config.gate.min_examples}"
+    span = config.judging.span
+    for key, value in (("start", span.start), ("end", span.end)):
+        if value is not None and _time(value) is None:
+            yield f"judging.span.{key}: {value!r} is not an ISO 8601 time"
+    start, end = _time(span.start), _time(span.end)
+    if start is not None and end is not None and start >= end:
+        yield f"judging.span: start {span.start} is not before end {span.end}"
+
+
+def _outside(config: Config) -> Iterator[str]:
+    start = config.source.start
+    if start not in ("earliest", "latest") and _time(start) is None:
+        yield f"source.start: {start!r}; expected earliest, latest or an ISO 8601 time"
+    if config.privacy.pseudonymise and (config.privacy.key is None or len(config.privacy.key) < 16):
+        yield "privacy.key: needed by privacy.pseudonymise, at least 16 characters; give it as ${ENV_VAR}"
+    if config.dead_letters.kind == "kafka" and config.source.kind != "kafka":
+        yield "dead_letters.kind: kafka needs source.kind kafka; use file"
+    if config.dedupe.window is not None and all(topic.fields.id is None for topic in config.topics.values()):
+        yield f"dedupe.window: {config.dedupe.window}, but no topic maps fields.id; name the field or set null"
+    lease = config.lease
+    if lease.heartbeat * 3 > lease.timeout:
+        yield f"lease.heartbeat: {lease.heartbeat} is more than a third of lease.timeout {lease.timeout}"
+    for path, value in _positive(config):
+        if value == 0:
+            yield f"{path}: 0s; must be longer than 0"
+
+
+def _positive(config: Config) -> Iterator[tuple[str, Duration]]:
+    yield "gate.interval", config.gate.interval
+    yield "snapshot.interval", config.snapshot.interval
+    yield "lease.timeout", config.lease.timeout
+    yield "lease.heartbeat", config.lease.heartbeat
+    yield "shutdown.timeout", config.shutdown.timeout
+    yield "drift.window", config.drift.window
+    yield "observing.stuck_after", config.observing.stuck_after
+    for window in config.judging.windows:
+        yield "judging.windows", window
+    for window in config.aggregates.windows:
+        yield "aggregates.windows", window
+
+
+def _time(text: str | None) -> datetime | None:
+    """An ISO 8601 time, naive = UTC; None for anything else."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

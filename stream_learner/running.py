@@ -1,0 +1,157 @@
+"""A worker wired to the real far sides, run until stopped or until the end of the log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from stream_learner.durable import make_folder, write_file
+from stream_learner.errors import ConfigError, FatalError
+from stream_learner.ingest.dead_letters import DeadLetterSink, FileDeadLetters
+from stream_learner.ingest.opening import open_source
+from stream_learner.learning.runtime import configure_tensorflow
+from stream_learner.lease import Lease
+from stream_learner.observing.health import Health
+from stream_learner.observing.logs import Progress
+from stream_learner.observing.metrics import WorkerMetrics
+from stream_learner.observing.server import ObservingServer
+from stream_learner.publishing.announce import Announcer, KafkaAnnouncer, NoAnnouncer
+from stream_learner.report import Stopwatch, report
+from stream_learner.report import write as write_report
+from stream_learner.retry import retrying
+from stream_learner.settings import Config
+from stream_learner.snapshots import newest_token
+from stream_learner.worker import Surroundings, Worker
+
+log = logging.getLogger(__name__)
+
+EXIT_SHUTDOWN_TIMEOUT = 7
+
+
+def run(
+    config: Config, *, until_end: bool, journal: str | None = None, report_path: str | None = None
+) -> dict[str, Any]:
+    """Learns until SIGTERM or SIGINT, or with `until_end` to the ends the log has now. Returns the report.
+
+    Stands by first, while another worker holds the lease on the state; told to stop then, it returns an empty report.
+    """
+    configure_tensorflow(config)
+    metrics, health = WorkerMetrics(), Health(config.observing.stuck_after)
+    with ExitStack() as stack:
+        server = stack.enter_context(ObservingServer(config.observing, metrics, health))
+        log.info("metrics and health at http://%s:%d", *server.address)
+        stopping = stack.enter_context(_signals(config.shutdown.timeout.seconds))
+        state = Path(config.state)
+        lease = stack.enter_context(Lease(state / "lease", config.lease, floor=newest_token(state / "snapshots")))
+        if not _hold(lease, config, stopping, health):
+            return {}
+        metrics.lease_token.set(lease.token)
+        if journal is not None:
+            _adopt_journal(Path(journal), state)
+        watch = Stopwatch()
+        around = Surroundings(open_source(config), dead_letters(config), announcer(config), metrics, health)
+        worker = stack.enter_context(Worker(config, around, lease, until_end=until_end))
+        try:
+            content = _learn(worker, stopping, watch, bounded=until_end)
+        except FatalError as error:
+            health.failed(str(error))
+            raise
+        if report_path is not None:
+            write_report(content, Path(report_path))
+        return content
+
+
+def _hold(lease: Lease, config: Config, stopping: threading.Event, health: Health) -> bool:
+    """Takes the lease, standing by for as long as another worker has it; False when told to stop before."""
+    before = ""
+
+    def stand_by(holder: str) -> None:
+        nonlocal before
+        health.standing_by(holder)
+        if holder != before:
+            log.info("standing by: %s is held by %s", config.state, holder)
+            before = holder
+
+    held = retrying(lambda: lease.acquire(stopping.wait, stand_by), "lease", config.storage.retry_timeout)
+    if held:
+        health.starting("opening")
+        log.info("holding the lease on %s, token %d", config.state, lease.token)
+    return held
+
+
+def _learn(worker: Worker, stopping: threading.Event, watch: Stopwatch, *, bounded: bool) -> dict[str, Any]:
+    worker.start()
+    before = worker.tally.accepted, worker.tally.consumed
+    progress = Progress(sum(worker.around.source.lag().values()) if bounded else None, sys.stderr)
+
+    def stop() -> bool:
+        progress.update(worker.tally.consumed - before[1], f"champion {worker.publisher.champion or '-'}")
+        return stopping.is_set()
+
+    try:
+        worker.run(stop)
+    finally:
+        progress.close()
+    content = report(worker, watch, before[0])
+    summary = ("events", "examples", "positives", "auc", "normalized_entropy", "champion", "model_sha256")
+    log.info("finished", extra={"fields": {name: content[name] for name in summary}})
+    return content
+
+
+def dead_letters(config: Config) -> DeadLetterSink:
+    """The sink the config names."""
+    if config.dead_letters.kind == "kafka":
+        from stream_learner.ingest.kafka_letters import KafkaDeadLetters
+
+        return KafkaDeadLetters(config.source.kafka, config.dead_letters.topic)
+    return FileDeadLetters(Path(config.state) / "dead_letters.jsonl")
+
+
+def announcer(config: Config) -> Announcer:
+    """Kafka when the source is Kafka and a topic is named; else nobody."""
+    if config.source.kind == "kafka" and config.announce.topic is not None:
+        return KafkaAnnouncer(config.source.kafka, config.announce.topic)
+    return NoAnnouncer()
+
+
+def _adopt_journal(journal: Path, state: Path) -> None:
+    """Gives a new state the journal of an earlier run, to be obeyed from its first slide on."""
+    if not journal.is_file():
+        raise ConfigError(f"--journal {journal}: no such file")
+    own = state / "journal.jsonl"
+    if own.exists() and own.stat().st_size:
+        raise ConfigError(f"--journal: {state} has a journal already; a replay needs a new state folder")
+    make_folder(state)
+    write_file(own, journal.read_bytes())
+
+
+@contextmanager
+def _signals(timeout_s: float) -> Iterator[threading.Event]:
+    """An event set by SIGTERM and SIGINT. When stopping takes longer than `timeout_s`, the process ends with
+    exit code 7, its state as of the last snapshot."""
+    stopping = threading.Event()
+    timer = threading.Timer(timeout_s, os._exit, [EXIT_SHUTDOWN_TIMEOUT])
+    timer.daemon = True
+
+    def stop(number: int, _: object) -> None:
+        if not stopping.is_set():
+            stopping.set()
+            timer.start()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopping
+    finally:
+        timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,72 @@
+"""The typed sections of a config file, with the unit and meaning of every key.
+
+Loading, checking and hashing stand in `config.py`. Each key is part of the *model* (a change makes a different
+model, so a snapshot made under other values is refused) unless marked `operational`.
+"""
+
+from stream_learner.settings.base import Duration, Secret, Section
+from stream_learner.settings.judging import Drift, Gate, Judging, JudgingSpan
+from stream_learner.settings.learning import Features, IdFeature, Learning, NumericFeature, Replay
+from stream_learner.settings.operating import (
+    Announce,
+    Checkpoints,
+    Export,
+    Lease,
+    Observing,
+    Shutdown,
+    Snapshot,
+    Storage,
+)
+from stream_learner.settings.reading import (
+    DeadLetters,
+    Dedupe,
+    Fields,
+    FilesSource,
+    KafkaSource,
+    LabelRule,
+    Privacy,
+    Source,
+    Topic,
+)
+from stream_learner.settings.whole import Config
+from stream_learner.settings.windows import Aggregates, AsOf, CountSlides, Distinct, Examples, Labels, Slides
+
+__all__ = [
+    "Aggregates",
+    "Announce",
+    "AsOf",
+    "Checkpoints",
+    "Config",
+    "CountSlides",
+    "DeadLetters",
+    "Dedupe",
+    "Distinct",
+    "Drift",
+    "Duration",
+    "Examples",
+    "Export",
+    "Features",
+    "Fields",
+    "FilesSource",
+    "Gate",
+    "IdFeature",
+    "Judging",
+    "JudgingSpan",
+    "KafkaSource",
+    "LabelRule",
+    "Labels",
+    "Learning",
+    "Lease",
+    "NumericFeature",
+    "Observing",
+    "Privacy",
+    "Replay",
+    "Secret",
+    "Section",
+    "Shutdown",
+    "Slides",
+    "Snapshot",
+    "Source",
+    "Storage",
+    "Topic",
+]

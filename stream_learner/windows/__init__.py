@@ -1,0 +1,1 @@
+"""events -> slides -> aggregates -> examples."""

@@ -1,0 +1,257 @@
+"""Sliding-window aggregates by key, point in time: what was known of a user, an item or a pair at click time.
+
+Per event type, `aggregates.as_of` says what an example may see of it: `event` what came before the example's own
+event in the log, `slide_start` what was known when the slide began, `slide_end` the whole slide. The leading edge of
+every window is exact; its trailing edge is that of the panes (see `panes.py`) that end at or before edge - span,
+where the edge is the slide's start for the first two and its end for the third, and never moves back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_learner import settings
+from stream_learner.events import EventBatch, EventSchema
+from stream_learner.keys import I64, U64
+from stream_learner.windows.columns import (
+    Entries,
+    TrackedTypes,
+    aggregate_columns,
+    pair_of,
+)
+from stream_learner.windows.grouping import NEVER
+from stream_learner.windows.keyed import DistinctCounts, KeyTable, Visit
+
+F32 = NDArray[np.float32]
+
+# Expected positives and examples before any came, in the overall rate: weak, and gone after some thousand examples.
+_PRIOR_POSITIVES = 1
+_PRIOR_EXAMPLES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What h rows of a key table may see; changed in place while a slide is gone through."""
+
+    counts: NDArray[np.int32]  # [h, windows, types]
+    last: I64  # [h, types] us, NEVER
+    distinct: NDArray[np.int32]  # [h, distincts of the key, windows]
+
+
+class Aggregates:
+    """All keys, windows and types of the config.
+
+    A key unseen (by any tracked type) for `expire_after` is forgotten: looked for once per pane of
+    max(slide, expire_after / panes), at the start of the first slide in it. When more than `max_keys` are held at the
+    end of a slide, the longest unseen go, down to 15/16 of the limit. A key that goes takes along the pairs whose
+    distinct counts it holds.
+    """
+
+    def __init__(self, config: settings.Config, schema: EventSchema) -> None:
+        """Raises ConfigError where keys, types or distincts do not fit the schema."""
+        self.columns = aggregate_columns(config, schema)
+        self._config = config.aggregates
+        self._types = TrackedTypes(config, schema)
+        slide = 1 if config.slides.by_count else int(config.slides.slide)
+        spans: list[int | None] = [int(span) for span in self._config.windows]
+        panes = [max(slide, int(span) // self._config.panes) for span in self._config.windows]
+        if self._config.ever:
+            spans, panes = [*spans, None], [*panes, slide]
+        types = len(self._types.names)
+        self._tables = {key: KeyTable(key, schema, spans, panes, types) for key in self._config.keys}
+        self._distincts = list(self._distinct_counts(len(spans)))
+        self._sweep_pane = max(slide, int(self._config.expire_after) // self._config.panes)
+        self._swept = 0  # edge, in sweep panes, up to which expired keys were looked for
+        self._positives = 0
+        self._examples = 0
+        self.evicted = 0  # keys forgotten for want of room
+        self.expired = 0  # keys forgotten after `expire_after`
+
+    def step(self, events: EventBatch, rows: I64, slide_start: int, slide_end: int) -> F32:
+        """Features of the examples at `rows` (shape [m]) as of their time, then takes in the slide.
+
+        `events` is the whole slide in log order, no event before `slide_start`. Returns float32[m, columns]; counts
+        are exact, recency in seconds, NaN where the key is missing or (recency) nothing has happened.
+        """
+        self._forget_expired(slide_start)
+        self._expire_panes(slide_start)
+        entries = self._types.entries(events, rows)
+        visits = self._enter(events.ids[entries.source], entries)
+        present = {key: visit.groups.with_key(entries.example_at) for key, visit in visits.items()}
+        seen = {key: self._at_events(key, visits, entries, present[key]) for key in visits}
+        overall = self._overall_rate()
+
+        self._take_in(visits, entries)
+        self._expire_panes(slide_end)
+
+        for key, visit in visits.items():
+            at = entries.example_at[present[key]]
+            self._see_end(seen[key], key, visit.rows[visit.groups.group_of(at)])
+        times = events.time[rows]
+        parts = [self._features(seen[key], times, present[key], overall) for key in self._tables]
+        self._forget_beyond_limit()
+        return np.concatenate(parts, axis=1) if parts else np.empty((len(rows), 0), np.float32)
+
+    def table(self, key: str, capacity: int, now: int) -> tuple[U64, F32]:
+        """The `capacity` most recently seen keys (ties: the lower key), ascending, and their values as of `now`, the
+        end of the last slide: uint64[k], float32[k, columns of that key]. Changes nothing."""
+        keys, rows = self._tables[key].most_recent(capacity)
+        everyone = np.arange(len(keys))
+        return keys, self._features(self._read(key, rows), np.full(len(keys), now), everyone, self._overall_rate())
+
+    def sizes(self) -> dict[str, int]:
+        """Keys held, by entry of `aggregates.keys`."""
+        return {key: len(table.index) for key, table in self._tables.items()}
+
+    def capture(self) -> dict[str, Any]:
+        return {
+            "tables": {key: table.capture() for key, table in self._tables.items()},
+            "distincts": {str(n): distinct.capture() for n, distinct in enumerate(self._distincts)},
+            "swept": self._swept,
+            "positives": self._positives,
+            "examples": self._examples,
+            "evicted": self.evicted,
+            "expired": self.expired,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for key, table in self._tables.items():
+            table.restore(state["tables"][key])
+        for n, distinct in enumerate(self._distincts):
+            distinct.restore(state["distincts"][str(n)])
+        self._swept = int(state["swept"])
+        self._positives, self._examples = int(state["positives"]), int(state["examples"])
+        self.evicted, self.expired = int(state["evicted"]), int(state["expired"])
+
+    # the slide, in the order of `step`
+
+    def _expire_panes(self, edge: int) -> None:
+        for key, table in self._tables.items():
+            for window, rows in table.counts.expire(edge, self._types.example):
+                for distinct in self._distincts_of_pairs(key):
+                    distinct.emptied(window, rows)
+
+    def _enter(self, ids: U64, entries: Entries) -> dict[str, Visit]:
+        visits = {key: table.enter(table.keys_of(ids)) for key, table in self._tables.items()}
+        for distinct in self._distincts:
+            distinct.link(visits[distinct.holder.name], visits[distinct.pairs.name])
+        return visits
+
+    def _at_events(self, key: str, visits: dict[str, Visit], entries: Entries, present: I64) -> Seen:
+        """What the examples `present` (with an id for `key`) may see before the slide is taken in."""
+        groups = visits[key].groups
+        at = entries.example_at[present]
+        seen = self._read(key, visits[key].rows[groups.group_of(at)])
+        types = np.flatnonzero(self._types.as_of_event)
+        marks = (entries.type[:, None] == types).astype(np.int32)
+        seen.counts[:, :, types] += groups.count_before(marks, at)[:, None, :]
+        if self._config.recency:
+            latest = groups.latest_before(marks, entries.time, at)
+            seen.last[:, types] = np.maximum(seen.last[:, types], latest)
+        if self._types.as_of_event[self._types.example]:
+            examples = entries.type == self._types.example
+            for n, distinct in enumerate(self._distincts_of_holder(key)):
+                marks = distinct.first_marks(visits[distinct.pairs.name], examples)
+                seen.distinct[:, n] += groups.count_before(marks, at)
+        return seen
+
+    def _take_in(self, visits: dict[str, Visit], entries: Entries) -> None:
+        for key, table in self._tables.items():
+            gained = table.take_in(visits[key], entries.type, entries.time)
+            for distinct in self._distincts_of_pairs(key):
+                distinct.taken_in(visits[key], gained)
+        self._positives += int(np.count_nonzero(entries.type == self._types.positive))
+        self._examples += int(np.count_nonzero(entries.type == self._types.example))
+
+    def _see_end(self, seen: Seen, key: str, rows: I64) -> None:
+        """Replaces what is seen as of the slide's end; `rows` of the table, as `seen` was read."""
+        types = np.flatnonzero(self._types.as_of_end)
+        if not len(types):
+            return
+        end = self._read(key, rows)
+        seen.counts[:, :, types] = end.counts[:, :, types]
+        seen.last[:, types] = end.last[:, types]
+        if self._types.as_of_end[self._types.example]:
+            seen.distinct[:] = end.distinct
+
+    def _features(self, seen: Seen, times: I64, present: I64, overall: float) -> F32:
+        """float32[len(times), columns of the key]; `seen` holds the rows `present`, the others are NaN."""
+        counted = self._types.counted
+        parts: list[NDArray[Any]] = [_flat(seen.counts[:, :, :counted])]
+        if self._config.rates:
+            positives = seen.counts[:, :, self._types.positive]
+            examples = seen.counts[:, :, self._types.example]
+            smoothing = self._config.smoothing
+            parts.append((positives + smoothing * overall) / (examples + smoothing))
+        if self._config.recency:
+            last = seen.last[:, :counted]
+            # An event as of the slide's end may come after the example: then nothing has passed since.
+            passed = np.maximum(times[present, None] - np.where(last == NEVER, 0, last), 0) / 1e6
+            parts.append(np.where(last == NEVER, np.nan, passed))
+        parts.append(_flat(seen.distinct))
+        joined = np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")
+        out = np.full((len(times), joined.shape[1]), np.nan, np.float32)
+        out[present] = joined
+        return out
+
+    def _read(self, key: str, rows: I64) -> Seen:
+        table = self._tables[key]
+        distincts = [distinct.values[rows] for distinct in self._distincts_of_holder(key)]
+        windows = table.counts.values.shape[1]
+        distinct = np.stack(distincts, axis=1) if distincts else np.empty((len(rows), 0, windows), np.int32)
+        return Seen(table.counts.values[rows], table.last[rows], distinct)
+
+    def _overall_rate(self) -> float:
+        """Positives per example so far."""
+        return (self._positives + _PRIOR_POSITIVES) / (self._examples + _PRIOR_EXAMPLES)
+
+    # forgetting
+
+    def _forget_expired(self, edge: int) -> None:
+        pane = edge // self._sweep_pane
+        if pane <= self._swept:
+            return
+        self._swept = pane
+        limit = pane * self._sweep_pane - int(self._config.expire_after)
+        self.expired += self._forget({key: table.unseen_since(limit) for key, table in self._tables.items()})
+
+    def _forget_beyond_limit(self) -> None:
+        limit = self._config.max_keys
+        self.evicted += self._forget({key: table.beyond(limit) for key, table in self._tables.items()})
+
+    def _forget(self, rows: dict[str, I64]) -> int:
+        """Forgets these rows and what cannot be without them; returns how many keys went."""
+        for distinct in self._distincts:
+            holder, pairs = distinct.holder.name, distinct.pairs.name
+            if len(rows[holder]):
+                rows[pairs] = np.union1d(rows[pairs], distinct.pairs_of(rows[holder]))
+        for distinct in self._distincts:
+            distinct.forget(rows[distinct.holder.name], rows[distinct.pairs.name])
+        for key, gone in rows.items():
+            if len(gone):
+                self._tables[key].remove(gone)
+        return sum(len(gone) for gone in rows.values())
+
+    # wiring
+
+    def _distinct_counts(self, windows: int) -> Iterator[DistinctCounts]:
+        for distinct in self._config.distinct:
+            pair = pair_of(distinct, self._config.keys)
+            if pair is not None:
+                yield DistinctCounts(self._tables[distinct.key], self._tables[pair], windows, self._types.example)
+
+    def _distincts_of_holder(self, key: str) -> list[DistinctCounts]:
+        return [distinct for distinct in self._distincts if distinct.holder.name == key]
+
+    def _distincts_of_pairs(self, key: str) -> list[DistinctCounts]:
+        return [distinct for distinct in self._distincts if distinct.pairs.name == key]
+
+
+def _flat(array: NDArray[Any]) -> NDArray[Any]:
+    """[n, a, b] as [n, a * b], whatever is 0."""
+    return array.reshape(len(array), array.shape[1] * array.shape[2])

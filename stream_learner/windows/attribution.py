@@ -1,0 +1,183 @@
+"""Clicks become examples, purchases make them positive, and the horizon makes them mature.
+
+An example is positive if an event of `labels.positive` by the same user (and of the same item, where `match` is item)
+follows it no later than click time + horizon, the end included. It matures, positive or not, in the first slide whose
+end lies beyond click time + horizon, so that everything up to and including that instant has been seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_learner import settings
+from stream_learner.events import EventBatch, EventSchema, ExampleBatch
+from stream_learner.keys import I64, U64, mix
+from stream_learner.windows.grouping import NEVER
+from stream_learner.windows.pending import Pending
+
+
+def select_examples(events: EventBatch, schema: EventSchema, config: settings.Config) -> I64:
+    """Rows of a slide (in log order) that are examples, ascending: int64[m].
+
+    With `examples.per: slide`, the first per user and item. With labels from a field, only rows that carry one.
+    """
+    chosen = events.kind == schema.kinds.index(config.examples.of)
+    if config.labels.source == "field":
+        chosen &= ~np.isnan(events.label)
+    rows = np.flatnonzero(chosen)
+    if config.examples.per == "slide":
+        pairs = mix(*_ids(events, schema, ("user", "item"), rows))
+        rows = rows[np.sort(np.unique(pairs, return_index=True)[1])]
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Matured:
+    """What one slide's attribution brought."""
+
+    examples: ExampleBatch  # those that matured, labels 0 or 1, in order of arrival
+    positive_time: I64  # [n] time of the first positive, us; NEVER (the least int64) where there was none
+    arrived_slide: I64  # [n] in which step they arrived; the first step is 0
+    positives: int  # examples with label 1 among them
+    purchases: int  # events of `labels.positive` in this slide
+    unmatched: int  # those among them that follow no example within the horizon
+
+
+class Attribution:
+    """Joins every slide's positives to the examples waiting for them."""
+
+    def __init__(self, config: settings.Config, schema: EventSchema) -> None:
+        self._schema = schema
+        self._source = config.labels.source
+        self._horizon = int(config.labels.horizon)
+        self._match = ("user", "item") if config.labels.match == "item" else ("user",)
+        # No such type in the log: labels come from a field, or there are only negatives.
+        positive = config.labels.positive
+        self._positive = schema.kinds.index(positive) if positive in schema.kinds else -1
+        self._pending = Pending(schema)
+        self._slides = 0
+
+    def __len__(self) -> int:
+        """Pending examples."""
+        return len(self._pending)
+
+    def step(self, events: EventBatch, rows: I64, examples: ExampleBatch, slide_end: int) -> Matured:
+        """One slide, in log order; `rows` (int64[m]) are the events that are its `examples`. Later slides are later."""
+        positives = np.flatnonzero(events.kind == self._positive)
+        if self._source == "field":
+            matured = self._label_by_field(events, rows, examples, len(positives))
+        else:
+            matured = self._label_by_join(events, rows, examples, positives, slide_end)
+        self._slides += 1
+        return matured
+
+    def oldest_time(self) -> int | None:
+        """Click time of the oldest pending example, us."""
+        return self._pending.oldest_time()
+
+    def pending(self) -> ExampleBatch:
+        """A copy of the pending examples in order of arrival, labels NaN. As costly as they are many."""
+        return self._pending.examples()
+
+    def capture(self) -> dict[str, Any]:
+        return {"pending": self._pending.capture(), "slides": self._slides}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._pending.restore(state["pending"])
+        self._slides = int(state["slides"])
+
+    def _label_by_field(self, events: EventBatch, rows: I64, examples: ExampleBatch, purchases: int) -> Matured:
+        labels = events.label[rows]
+        return Matured(
+            examples=replace(examples, label=labels),
+            positive_time=np.where(labels == 1, examples.time, NEVER),
+            arrived_slide=np.full(len(rows), self._slides, np.int64),
+            positives=int(np.count_nonzero(labels == 1)),
+            purchases=purchases,
+            unmatched=0,
+        )
+
+    def _label_by_join(
+        self, events: EventBatch, rows: I64, examples: ExampleBatch, positives: I64, slide_end: int
+    ) -> Matured:
+        example_keys = self._keys(events, rows)
+        positive_keys = self._keys(events, positives)
+        known = np.flatnonzero(positive_keys)
+        matched = np.zeros(len(positives), bool)
+        matched[known] = self._pending.attribute(positive_keys[known], events.time[positives[known]], self._horizon)
+        positive_time = np.full(len(rows), NEVER, np.int64)
+        if self._source == "at_once":
+            joined = _Followers(rows, example_keys, positives, positive_keys)
+            positive_time = joined.first_positive(events.time, self._horizon)
+            matched |= joined.matched(events.time, self._horizon)
+        self._pending.add(examples, example_keys, positive_time, self._slides)
+        mature, first, arrived = self._pending.take_matured(slide_end - self._horizon)
+        labels = (first != NEVER).astype(np.float32)
+        return Matured(
+            examples=replace(mature, label=labels),
+            positive_time=first,
+            arrived_slide=arrived,
+            positives=int(np.count_nonzero(labels)),
+            purchases=len(positives),
+            unmatched=int(np.count_nonzero(~matched)),
+        )
+
+    def _keys(self, events: EventBatch, rows: I64) -> U64:
+        """Join keys, shape [len(rows)]; 0 where an id is missing."""
+        ids = _ids(events, self._schema, self._match, rows)
+        present = np.logical_and.reduce([column != 0 for column in ids])
+        return np.where(present, mix(*ids), np.uint64(0))
+
+
+class _Followers:
+    """Examples and positives of one slide, side by side: by key and, within a key, in log order."""
+
+    def __init__(self, rows: I64, example_keys: U64, positives: I64, positive_keys: U64) -> None:
+        """Rows within the slide, ascending, and join keys: of the examples [m] and of the positives [p]."""
+        row = np.concatenate([rows, positives])
+        key = np.concatenate([example_keys, positive_keys])
+        is_positive = np.arange(len(row)) >= len(rows)
+        # An event that is both an example and a positive comes before itself as neither.
+        order = np.lexsort((~is_positive, row, key))
+        order = order[key[order] != 0]
+        self._examples, self._positives = len(rows), len(positives)
+        self._order, self._row, self._key = order, row[order], key[order]
+        self._is_positive = is_positive[order]
+
+    def first_positive(self, times: I64, horizon: int) -> I64:
+        """Per example: time of the first positive that follows it within the slide and the horizon, or NEVER: int64[m].
+
+        `times`: of the slide's events.
+        """
+        out = np.full(self._examples, NEVER, np.int64)
+        number = np.arange(len(self._order))
+        following = np.where(self._is_positive, number, len(number))
+        following = np.minimum.accumulate(following[::-1])[::-1]
+        at = np.flatnonzero(~self._is_positive & (following < len(number)))
+        found = following[at]
+        good = self._pair_up(at, found, times, horizon)
+        out[self._order[at[good]]] = times[self._row[found[good]]]
+        return out
+
+    def matched(self, times: I64, horizon: int) -> NDArray[np.bool_]:
+        """Per positive: whether it follows an example within the slide and the horizon: bool[p]."""
+        out = np.zeros(self._positives, bool)
+        preceding = np.maximum.accumulate(np.where(self._is_positive, -1, np.arange(len(self._order))))
+        at = np.flatnonzero(self._is_positive & (preceding >= 0))
+        good = self._pair_up(preceding[at], at, times, horizon)
+        out[self._order[at[good]] - self._examples] = True
+        return out
+
+    def _pair_up(self, examples: I64, positives: I64, times: I64, horizon: int) -> NDArray[np.bool_]:
+        same: NDArray[np.bool_] = self._key[examples] == self._key[positives]
+        passed = times[self._row[positives]] - times[self._row[examples]]
+        same &= passed <= horizon
+        return same
+
+
+def _ids(events: EventBatch, schema: EventSchema, names: tuple[str, ...], rows: I64) -> list[U64]:
+    return [events.ids[rows, schema.id_column(name)] for name in names]

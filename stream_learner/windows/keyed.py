@@ -1,0 +1,167 @@
+"""The state of one entry of `aggregates.keys`, and of the distinct counts between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_learner.events import EventSchema
+from stream_learner.keys import I64, U64, KeyIndex, mix
+from stream_learner.windows.grouping import NEVER, Groups
+from stream_learner.windows.panes import I32, PaneCounts, grown
+
+
+class KeyTable:
+    """Counts by window and type, and the time of the last event of each type, for every key held."""
+
+    def __init__(
+        self, name: str, schema: EventSchema, spans: Sequence[int | None], panes: Sequence[int], types: int
+    ) -> None:
+        self.name = name
+        self._parts = [schema.id_column(part) for part in name.split("*")]
+        self._types = types
+        self.index = KeyIndex()
+        self.counts = PaneCounts(spans, panes, types)
+        self.last: I64 = np.empty((0, types), np.int64)  # [rows, types] us, NEVER where there was none
+
+    def keys_of(self, ids: U64) -> U64:
+        """Keys of rows of ids (shape [n, ids of the schema]); 0 where an id is missing."""
+        columns = [ids[:, part] for part in self._parts]
+        if len(columns) == 1:
+            return columns[0]
+        present = np.logical_and.reduce([column != 0 for column in columns])
+        return np.where(present, mix(*columns), np.uint64(0))
+
+    def enter(self, keys: U64) -> Visit:
+        """Groups a slide's entries by their `keys` (shape [e]) and gives new keys a row; counts nothing yet."""
+        groups = Groups(keys)
+        rows, _ = self.index.find_or_add(groups.keys)
+        self.counts.reserve(self.index.row_limit)
+        self.last = grown(self.last, self.index.row_limit, NEVER)
+        return Visit(groups, rows)
+
+    def take_in(self, visit: Visit, types: I64, times: I64) -> I32:
+        """Counts a slide's entries (shapes [e]); returns int32[u, types], what each row of the visit gained."""
+        groups = visit.groups
+        types, times = types[groups.order], times[groups.order]
+        totals = self.counts.add(visit.rows, groups.group, types, times)
+        np.maximum.at(self.last.reshape(-1), visit.rows[groups.group] * self._types + types, times)
+        return totals
+
+    def last_seen(self, rows: I64) -> I64:
+        latest: I64 = self.last[rows].max(axis=1)
+        return latest
+
+    def unseen_since(self, time: int) -> I64:
+        """Rows of the keys last seen at or before `time`. Looks at all keys: for rare sweeps."""
+        rows = self.index.items()[1]
+        return rows[self.last_seen(rows) <= time]
+
+    def beyond(self, limit: int) -> I64:
+        """Where more than `limit` keys are held: the rows of the longest unseen (ties by key), a sixteenth of the
+        limit more than must go, so that a full index is not sorted for every slide."""
+        if len(self.index) <= limit:
+            return np.empty(0, np.int64)
+        keys, rows = self.index.items()
+        oldest = np.lexsort((keys, self.last_seen(rows)))
+        return rows[oldest[: len(keys) - limit + limit // 16]]
+
+    def remove(self, rows: I64) -> None:
+        self.index.remove_rows(rows)
+        self.counts.clear(rows)
+        self.last[rows] = NEVER
+
+    def most_recent(self, capacity: int) -> tuple[U64, I64]:
+        """The `capacity` keys seen last (ties: the lower key), ascending, and their rows."""
+        keys, rows = self.index.items()
+        chosen = np.sort(np.lexsort((keys, -self.last_seen(rows)))[:capacity])
+        return keys[chosen], rows[chosen]
+
+    def capture(self) -> dict[str, Any]:
+        rows = self.index.row_limit
+        return {"index": self.index.capture(), "counts": self.counts.capture(rows), "last": self.last[:rows].copy()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.index.restore(state["index"])
+        self.counts.restore(state["counts"])
+        self.last = state["last"].astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A slide's entries as one key table sees them."""
+
+    groups: Groups
+    rows: I64  # [u] row of each group
+
+
+class DistinctCounts:
+    """For each row of `holder` and each window: how many of its pairs count at least one event of the watched type.
+
+    Kept by the pairs' steps from 0 to 1 and back. No pair outlives its holder, and a pair that is forgotten no longer
+    counts, so the number is always that of the pairs held.
+    """
+
+    def __init__(self, holder: KeyTable, pairs: KeyTable, windows: int, watched: int) -> None:
+        self.holder = holder
+        self.pairs = pairs
+        self._windows = windows
+        self._watched = watched
+        self.values: I32 = np.zeros((0, windows), np.int32)  # [holder rows, windows]
+        self._owner: I64 = np.empty(0, np.int64)  # [pair rows] holder's row
+
+    def link(self, holder: Visit, pairs: Visit) -> None:
+        """Notes who owns the pairs of a slide."""
+        self.values = grown(self.values, self.holder.index.row_limit, 0)
+        self._owner = grown(self._owner, self.pairs.index.row_limit, -1)
+        if len(pairs.rows):
+            entry = pairs.groups.order  # an entry with a pair has a holder too
+            self._owner[pairs.rows[pairs.groups.group]] = holder.rows[holder.groups.group_of(entry)]
+
+    def first_marks(self, pairs: Visit, watched: NDArray[np.bool_]) -> I32:
+        """int32[e, windows]: 1 where an entry brings a pair from 0 to 1; `watched` (bool[e]): entries of that type."""
+        marks = np.zeros((len(watched), self._windows), np.int32)
+        entries = pairs.groups.first_marked(watched)
+        rows = pairs.rows[pairs.groups.group_of(entries)]
+        marks[entries] = self.pairs.counts.values[rows, :, self._watched] == 0
+        return marks
+
+    def taken_in(self, pairs: Visit, gained: I32) -> None:
+        """After the pairs counted a slide; `gained`: int32[u, types] as `take_in` gave it."""
+        gain = gained[:, self._watched]
+        held = self.pairs.counts.values[pairs.rows, :, self._watched]
+        group, window = np.nonzero((gain > 0)[:, None] & (held == gain[:, None]))
+        self._change(self._owner[pairs.rows[group]], window, 1)
+
+    def emptied(self, window: int, pair_rows: I64) -> None:
+        """Pairs whose watched count fell to 0 in a window."""
+        self._change(self._owner[pair_rows], np.full(len(pair_rows), window), -1)
+
+    def pairs_of(self, holder_rows: I64) -> I64:
+        """Rows of all pairs of these holders. Looks at all pairs: for rare sweeps."""
+        gone = np.zeros(len(self.values), bool)
+        gone[holder_rows] = True
+        rows = self.pairs.index.items()[1]
+        return rows[gone[self._owner[rows]]]
+
+    def forget(self, holder_rows: I64, pair_rows: I64) -> None:
+        """Before rows are removed from either table; the pairs of a holder that goes must be among `pair_rows`."""
+        group, window = np.nonzero(self.pairs.counts.values[pair_rows, :, self._watched])
+        self._change(self._owner[pair_rows[group]], window, -1)
+        self._owner[pair_rows] = -1
+        self.values[holder_rows] = 0
+
+    def capture(self) -> dict[str, Any]:
+        holders, pairs = self.holder.index.row_limit, self.pairs.index.row_limit
+        return {"values": self.values[:holders].copy(), "owner": self._owner[:pairs].copy()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.values = state["values"].astype(np.int32)
+        self._owner = state["owner"].astype(np.int64)
+
+    def _change(self, holder_rows: I64, window: I64, by: int) -> None:
+        np.add.at(self.values.reshape(-1), holder_rows * self._windows + window, np.int32(by))

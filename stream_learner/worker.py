@@ -1,0 +1,398 @@
+"""The worker: one loop over slides, and the commit protocol that makes each of them count exactly once.
+
+    records -> decode -> slides -> aggregates -> attribution -> examples -> score -> learn (+ replay)
+            -> judge -> gate -> publish -> snapshot -> commit offsets
+
+`Intake` ends at "slides"; `run_slide` is the rest, in that order.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from stream_learner import config as configs
+from stream_learner.durable import make_folder, recover_folder
+from stream_learner.errors import ConfigError, StateError
+from stream_learner.events import EventBatch, ExampleBatch
+from stream_learner.ingest.dead_letters import DeadLetterSink
+from stream_learner.ingest.identity import Deduplicator
+from stream_learner.ingest.source import Partition, Source
+from stream_learner.intake import Intake
+from stream_learner.journal import Command, FileJournal
+from stream_learner.judging.gate import Verdict
+from stream_learner.judging.judge import Judge
+from stream_learner.learning.features import feature_schema
+from stream_learner.learning.learner import Learned, Learner
+from stream_learner.learning.replay import Replay
+from stream_learner.lease import Lease
+from stream_learner.observing.health import Health
+from stream_learner.observing.metrics import WorkerMetrics
+from stream_learner.publishing.announce import Announcer
+from stream_learner.publishing.commands import Commands, OperatorCommand
+from stream_learner.publishing.operating import note_whereabouts
+from stream_learner.publishing.publisher import Occasion, Publisher, Version
+from stream_learner.publishing.verdict_log import VerdictLog
+from stream_learner.retry import retrying
+from stream_learner.settings import Config
+from stream_learner.snapshots import Snapshots
+from stream_learner.tally import Tally
+from stream_learner.windows.aggregates import Aggregates
+from stream_learner.windows.attribution import Attribution, select_examples
+from stream_learner.windows.slides import Slide
+from stream_learner.writer import Writer
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a worker is wired to: the far sides, and what watches it."""
+
+    source: Source
+    letters: DeadLetterSink
+    announcer: Announcer
+    metrics: WorkerMetrics
+    health: Health
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Everything steps 4 to 9 need, copied at the end of a slide."""
+
+    slide: int  # number of the slide that comes next
+    version: Version | None
+    state: dict[str, Any]
+    positions: dict[Partition, int]
+
+
+class Worker:
+    """One learner on one state folder, under a lease it holds. Use as `with Worker(...) as worker: worker.run()`."""
+
+    def __init__(self, config: Config, around: Surroundings, lease: Lease, *, until_end: bool) -> None:
+        self.config = config
+        self.around = around
+        self.lease = lease
+        make_folder(state := Path(config.state))
+        recover_folder(state, lease.prove)
+        note_whereabouts(config)
+        self.schema = configs.event_schema(config)
+        self.tally = Tally()
+        self.journal = FileJournal(state / "journal.jsonl", lease.prove)
+        self.verdicts = VerdictLog(state / "verdicts.jsonl", lease.prove)
+        self.snapshots = Snapshots(state / "snapshots", config.snapshot.keep, token=lease.token, fence=lease.prove)
+        self.commands = Commands(state / "commands", lease.prove)
+        reading = around.source, self.journal, around.letters, self.tally
+        self.intake = Intake(config, self.schema, *reading, until_end=until_end)
+        self.identities = Deduplicator(config.dedupe.window) if config.dedupe.window else None
+        self.aggregates = Aggregates(config, self.schema)
+        self.attribution = Attribution(config, self.schema)
+        features = feature_schema(config, self.schema, self.aggregates.columns)
+        self.learner = Learner(config, features)
+        self.replay = Replay(config.replay.capacity, config.seed)
+        self.judge = Judge(config, self.schema, features)
+        self.publisher = Publisher(config, features, self.aggregates.columns, self.learner, lease)
+        self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)
+        self._snapshot_at: int | None = None  # slide end of the last snapshot, us
+        self._captured_at = time.monotonic()
+        self._head = configs.model_head(config)
+        self._last_end: int | None = None  # end of the last slide, us
+        self._stopping: Callable[[], bool] = lambda: False
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- the loop -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Restores the newest whole snapshot, repeats what a crash may have cut off, and begins to read."""
+        self.around.health.starting("restoring")
+        self.restore()
+        self.intake.start(self.publisher.settled())
+        self.around.metrics.started(self)
+        self.around.health.running()
+
+    def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Slide after slide until `stopping` says so or a bounded log ends; then a last snapshot."""
+        self._stopping = stopping
+        while (slide := self.intake.next_slide(self._carry_out, self._turn)) is not None:
+            self.run_slide(slide)
+        self.around.health.stopping()
+        self._capture(None)
+        self.writer.drain()
+
+    def _turn(self) -> bool:
+        """Once per round of reading: shows life, takes operator commands; False to stop."""
+        self.around.health.beat("reading")
+        self.lease.check()
+        self.writer.check()
+        self.take_commands()
+        return not self._stopping()
+
+    def run_slide(self, slide: Slide) -> None:
+        """The path of a slide's events, from aggregates to the commit."""
+        events = self._without_repeats(slide)
+        with self._stage("aggregates"):
+            rows = select_examples(events, self.schema, self.config)
+            numbers = self.aggregates.step(events, rows, slide.start, slide.end)
+        with self._stage("score"):
+            examples = self._arrived(events, rows, numbers, slide)
+            self.judge.arrived(examples, slide)
+        with self._stage("attribution"):
+            matured = self.attribution.step(events, rows, examples, slide.end)
+            self.tally.joined(len(rows), len(matured.examples), matured.positives, matured.purchases, matured.unmatched)
+        with self._stage("judge"):
+            candidate = self.learner.score(matured.examples) if self.learner.has_learned else None
+            champion = self.learner.score_champion(matured.examples)
+            self.judge.matured(matured.examples, candidate, champion, slide)
+        with self._stage("learn"):
+            learned = self.learner.learn(matured.examples, self.replay, slide.number)
+        self._last_end = slide.end
+        with self._stage("commit"):
+            self._commit(slide)
+        self._show(slide, learned)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Shows where the loop is, and for how long it was there."""
+        self.around.health.beat(name)
+        with self.around.metrics.stage(name):
+            yield
+
+    def _show(self, slide: Slide, learned: Learned) -> None:
+        """Metrics and one log line; nothing here reaches the model."""
+        self.around.metrics.closed(self, learned)
+        told: dict[str, Any] = {
+            "slide": slide.number,
+            "end_us": slide.end,
+            "events": len(slide.events),
+            "learned": learned.rows,
+        }
+        told |= {"replayed": learned.replayed, "loss": learned.mean_loss, "pending": len(self.attribution)}
+        log.info("slide closed", extra={"fields": {**told, "champion": self.publisher.champion}})
+
+    def _without_repeats(self, slide: Slide) -> EventBatch:
+        events = slide.events
+        if self.identities is not None:
+            events = events.take(self.identities.fresh(events))
+        self.tally.closed(events, len(slide.events) - len(events), self.schema)
+        return events
+
+    def _arrived(self, events: EventBatch, rows: Any, numbers: Any, slide: Slide) -> ExampleBatch:
+        """The slide's examples, scored by candidate, champion and baselines as of now: before anything is learned."""
+        clicks = events.take(rows)
+        nothing = np.full(len(rows), np.nan, np.float32)
+        label = clicks.label if self.config.labels.source == "field" else nothing
+        examples = ExampleBatch(
+            time=clicks.time,
+            ids=clicks.ids,
+            numbers=np.concatenate([clicks.numbers, numbers], axis=1),
+            label=label,
+            logit_candidate=nothing,
+            logit_champion=nothing,
+            logit_served=nothing,
+            baseline=self.judge.baselines.score(clicks.ids),
+            judged=self.judge.in_span(clicks.time, slide.number),
+        )
+        return replace(
+            examples,
+            logit_candidate=self.learner.score(examples),
+            logit_champion=self.learner.score_champion(examples),
+            logit_served=self.publisher.score_served(examples),
+        )
+
+    # ---- committing -----------------------------------------------------------------------------------------
+
+    def _commit(self, slide: Slide) -> None:
+        """What a slide becomes, in nine steps; 1 to 3 here, 4 to 9 in order on the writer thread (`_write`).
+
+        1 the slide is closed: its events are in no other
+        2 verdict, appended to verdicts.jsonl; a pass makes the candidate champion in state
+        3 capture: everything below works on copies, and learning goes on
+        4 dead letters are flushed
+        5 the version is written under a temporary name, checked and renamed
+        6 snapshot: always when publishing, else when due; from here on a restart begins after this slide
+        7 champion pointer, then the announcement
+        8 offsets are committed, for lag tools
+        9 old snapshots and versions are pruned; a failure here never stops the worker
+
+        A crash before 6 works the slides since the last snapshot again and comes to the same versions; a restore
+        repeats 7 to 9. When `snapshot.max_waiting` captures wait, learning waits.
+        """
+        version = None
+        verdict = self._verdict(slide)  # 2
+        if verdict is not None and verdict.passed:
+            self.learner.promote()
+            occasion = self._occasion(verdict.to_json())
+            version = self.publisher.promoted(occasion, self.aggregates, self.judge.sample())
+            self.judge.published(slide.end)
+        if version is not None or self._snapshot_due(slide.end):
+            self._capture(version)  # 3
+
+    def _verdict(self, slide: Slide) -> Verdict | None:
+        if not self.judge.due(slide.end):
+            return None
+        verdict = self.judge.verdict(slide, finite=self.learner.finite(), champion=self.publisher.champion)
+        self._retrying(lambda: self.verdicts.append(verdict.to_json()), "verdicts.jsonl")
+        self.tally.judged(verdict.passed)
+        self.around.metrics.verdict(passed=verdict.passed, psi=self.judge.psi)
+        log.info("slide %d %s", slide.number, verdict.reason)
+        return verdict
+
+    def _occasion(self, verdict: dict[str, Any]) -> Occasion:
+        number, end = self.intake.slides.number - 1, self._last_end or 0
+        return Occasion(number, end, self.tally, self.judge.evidence(), verdict)
+
+    def _snapshot_due(self, slide_end: int) -> bool:
+        if self._snapshot_at is None:
+            self._snapshot_at = slide_end
+        rested = time.monotonic() - self._captured_at >= self.config.snapshot.least_pause.seconds
+        return rested and slide_end - self._snapshot_at >= self.config.snapshot.interval
+
+    def _capture(self, version: Version | None) -> None:
+        self._snapshot_at, self._captured_at = self._last_end, time.monotonic()
+        capture = Capture(self.intake.slides.number, version, self.capture(), dict(self.intake.positions))
+        self.writer.submit(capture)
+        self.around.metrics.captures_waiting.set(self.writer.waiting)
+
+    def _write(self, capture: Capture) -> None:
+        """Steps 4 to 9 of the commit protocol, on the writer thread."""
+        metrics, version = self.around.metrics, capture.version
+        self._retrying(self.lease.prove, "lease")
+        self._retrying(self.around.letters.flush, "dead letters")  # 4
+        if version is not None:
+            with metrics.publishing():
+                self._retrying(lambda: self.publisher.write(version), f"version {version.manifest.version}")  # 5
+        with metrics.snapshotting():
+            info = self._retrying(
+                lambda: self.snapshots.write(capture.slide, capture.state, self._head), "snapshot"
+            )  # 6
+        metrics.snapshot_size_bytes.set(info.size_bytes)
+        if version is not None:
+            self._serve(version.manifest.version)  # 7
+        self.around.source.commit(capture.positions)  # 8
+        self._prune(capture.state["publisher"]["pins"])  # 9
+
+    def _serve(self, version: int) -> None:
+        """Step 7: the pointer, then the announcement, at least once."""
+        self._retrying(lambda: self.publisher.checkpoints.point(version), "champion pointer")
+        message = self.publisher.announcement(version)
+        self._retrying(lambda: self.around.announcer.announce(message), "announcement")
+        self.around.metrics.serving(version, int(message["slide_end_us"]))
+
+    def _prune(self, pins: list[int]) -> None:
+        """Step 9. What an operator has named and the worker has not come to yet is kept as well."""
+        ahead = (e.arguments["version"] for e in self.journal.entries[self.intake.applied :] if isinstance(e, Command))
+        waiting = (command.version for command in self.commands.pending())
+        pruned = self.publisher.checkpoints.prune({*pins, *waiting, *(int(version or 0) for version in ahead)})
+        for name, reason in pruned.failed.items():
+            log.warning("version %s could not be pruned: %s", name, reason)
+        for problem in self.snapshots.prune():
+            log.warning("a snapshot could not be pruned: %s", problem)
+
+    def _retrying(self, action: Callable[[], T], what: str) -> T:
+        return retrying(action, what, self.config.storage.retry_timeout)
+
+    # ---- operator commands ----------------------------------------------------------------------------------
+
+    def take_commands(self) -> None:
+        """Journals what waits in the inbox and carries it out, between two slides."""
+        for command in self.commands.pending():
+            if self.intake.journaled(command.id):
+                self.commands.done(command.id)  # a crash came between the journal and this
+                continue
+            refusal = self._refusal(command)
+            if refusal is not None:
+                log.error("%s %d refused: %s", command.name, command.version, refusal)
+                self.commands.done(command.id)
+                continue
+            entry = self.intake.decide(command.name, {"version": command.version}, command.id)
+            if entry is None:
+                return  # older entries are being obeyed; this one waits its turn
+            self.commands.done(command.id)
+            self._carry_out(entry)
+
+    def _refusal(self, command: OperatorCommand) -> str | None:
+        """Why a command cannot be carried out: asked before it is journaled, for the journal is obeyed."""
+        self.writer.drain()
+        try:
+            self.publisher.require(command.version)
+        except (ConfigError, StateError) as error:
+            return str(error)
+        return None
+
+    def _carry_out(self, entry: Command) -> None:
+        version = int(entry.arguments["version"] or 0)
+        log.info("slide %d: %s version %d", entry.slide, entry.name, version)
+        pins = self.publisher.pins
+        act = {"rollback": self._roll_back, "pin": pins.add, "unpin": pins.discard}[entry.name]
+        act(version)
+
+    def _roll_back(self, to: int) -> None:
+        """Republishes an older version under a new number: the pointer never moves back."""
+        self.writer.drain()  # its files may still be waiting to be written
+        verdict = {"verdict": "rollback", "reason": f"rolled back to version {to} by an operator"}
+        version = self.publisher.rolled_back(self._occasion(verdict), to, self.judge.sample())
+        self.judge.published(self._last_end or 0)
+        self._capture(version)
+
+    # ---- state ----------------------------------------------------------------------------------------------
+
+    def _parts(self) -> dict[str, Any]:
+        """Every part that has state, in the order of the path."""
+        parts = {
+            "tally": self.tally,
+            "intake": self.intake,
+            "aggregates": self.aggregates,
+            "attribution": self.attribution,
+            "learner": self.learner,
+            "replay": self.replay,
+            "judge": self.judge,
+            "publisher": self.publisher,
+        }
+        return parts if self.identities is None else {**parts, "identities": self.identities}
+
+    def capture(self) -> dict[str, Any]:
+        """Step 3: a copy of everything the next slide depends on."""
+        state = {name: part.capture() for name, part in self._parts().items()}
+        return {**state, "verdicts": self.verdicts.length, "last_end": self._last_end}
+
+    def restore(self) -> None:
+        """The newest whole snapshot, if there is one; then steps 7 to 9 again, which a crash may have cut off."""
+        for name in self.publisher.start():
+            log.info("removed %s, left by a worker that was killed", name)
+        snapshot = self.snapshots.latest()
+        for rejected in self.snapshots.rejected:
+            log.error("snapshot %s is not whole (%s), taking the one before", rejected.path, rejected.reason)
+        if snapshot is None:
+            self.verdicts.cut(0)
+            return
+        configs.require_same_model(snapshot.head, self.config)
+        for name, part in self._parts().items():
+            part.restore(snapshot.state[name])
+        self.verdicts.cut(snapshot.state["verdicts"])
+        self._last_end = self._snapshot_at = snapshot.state["last_end"]
+        if self.publisher.champion is not None:
+            self._serve(self.publisher.champion)
+        self._prune(sorted(self.publisher.pins))
+        log.info("restored the snapshot before slide %d", self.intake.slides.number)
+
+    def close(self) -> None:
+        """Stops threads and closes files, whatever happened before."""
+        self.writer.close()
+        self.around.source.close()
+        self.around.letters.close()
+        self.around.announcer.close()
+        self.verdicts.close()
+        self.journal.close()

@@ -1,0 +1,117 @@
+"""Rows of tables and dense inputs, against plain Python."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from model_inputs import examples, setting
+
+from stream_learner.learning.encoder import CLIP, Encoder
+from stream_learner.learning.normaliser import Normaliser
+from stream_learner.learning.tables import PADDING, admit, ids_held, no_ids
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_exact_ids_get_rows_first_come_until_the_table_is_full(seed):
+    rng = np.random.default_rng(seed)
+    fingerprints, rows = no_ids(40)
+    expected: dict[int, int] = {}
+    for _ in range(12):
+        ids = rng.choice(rng.integers(-(2**63), 2**63 - 1, 60, dtype=np.int64), 9)
+        ids[rng.random(9) < 0.2] = 0
+        ids[rng.random(9) < 0.1] = PADDING
+        for number in ids.tolist():
+            if number not in (0, PADDING) and number not in expected and len(expected) < 40:
+                expected[number] = len(expected) + 2
+        fingerprints, rows = admit(fingerprints, rows, ids) or (fingerprints, rows)
+        assert np.all(np.diff(fingerprints) >= 0)
+        held = ids_held(rows)
+        assert dict(zip(fingerprints[:held].tolist(), rows[:held].tolist(), strict=True)) == expected
+    assert admit(fingerprints, rows, np.array(list(expected)[:3], np.int64)) is None
+
+
+def test_rows_of_hashed_and_exact_ids():
+    made = setting()
+    encoder = Encoder(made.features)
+    known = np.array([[9, 11, 0], [9, 2**64 - 3, 0]], np.uint64).view(np.int64)
+    encoder.admit(known)
+    big = 2**64 - 3
+    ids = np.array([[0, 0, 0], [big, big, 15], [999, 11, 16], [1000, 12, 17]], np.uint64)
+    rows = {name: row.numpy().tolist() for name, row in encoder.rows(tf.constant(ids.view(np.int64))).items()}
+    assert rows["user"] == [0, 1 + big % 1000, 1000, 1]
+    assert rows["item"] == [0, 3, 2, 1]
+    assert rows["category"] == [0, 16, 1, 2]
+
+
+def test_dense_inputs_follow_their_definition():
+    made = setting()
+    batch = examples(made, 300, seed=1)
+    batch.numbers[0, 0] = 3e38
+    batch.numbers[1, 1] = -500.0
+    encoder, normaliser = Encoder(made.features), Normaliser(made.features)
+    numbers = made.features.take_numbers(batch.numbers)
+    normaliser.update(numbers[2:])
+    encoder.mean.assign(normaliser.mean())
+    encoder.deviation.assign(normaliser.deviation())
+    got = encoder.dense(tf.constant(numbers), tf.constant(batch.time)).numpy()
+    expected = np.array([_dense_row(made, normaliser, numbers[i], int(batch.time[i])) for i in range(300)])
+    assert got.shape == (300, len(made.features.dense_names()))
+    np.testing.assert_allclose(got, expected, atol=2e-5)
+    assert got[0, 0] == CLIP and got[1, 1] == -CLIP
+
+
+def _dense_row(made, normaliser, numbers, time_us):
+    """One row, column by column."""
+    row = []
+    columns = made.features.numbers
+    for i, column in enumerate(columns):
+        x = float(numbers[i])
+        x = np.sign(x) * np.log1p(abs(x)) if column.transform == "log1p" else x
+        z = (x - normaliser.mean()[i]) / normaliser.deviation()[i]
+        row.append(0.0 if np.isnan(x) else min(max(z, -CLIP), CLIP))
+    for group in made.features.groups():
+        row.append(float(all(np.isnan(numbers[i]) for i, c in enumerate(columns) if c.group == group)))
+    row += [float(np.isnan(numbers[i])) for i, c in enumerate(columns) if "_recency_" in c.name]
+    when = datetime.fromtimestamp(time_us // 1_000_000, UTC)
+    angle = 2 * np.pi * (when.hour * 3600 + when.minute * 60 + when.second) / 86400
+    return [*row, np.sin(angle), np.cos(angle), *(float(when.weekday() == day) for day in range(7))]
+
+
+def test_times_before_the_epoch_have_an_hour_and_a_day():
+    made = setting()
+    time = np.array([-1], np.int64)  # the last microsecond of Wednesday 1969-12-31
+    dense = Encoder(made.features).dense(tf.zeros([1, len(made.features.numbers)]), tf.constant(time)).numpy()[0]
+    np.testing.assert_allclose(dense[-9:], [0, 1, 0, 0, 1, 0, 0, 0, 0], atol=1e-6)
+
+
+def test_the_normaliser_agrees_with_all_values_at_once():
+    made = setting()
+    batch = examples(made, 1000, seed=2)
+    numbers = made.features.take_numbers(batch.numbers)
+    normaliser = Normaliser(made.features)
+    for start, stop in [(0, 1), (1, 1), (1, 400), (400, 1000)]:
+        normaliser.update(numbers[start:stop])
+    logged = np.array([c.transform == "log1p" for c in made.features.numbers])
+    values = np.where(logged, np.log1p(numbers.astype(np.float64)), numbers)
+    np.testing.assert_allclose(normaliser.mean(), np.nanmean(values, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(normaliser.deviation(), np.nanstd(values, axis=0), rtol=1e-5)
+
+
+def test_a_constant_or_unseen_column_has_a_harmless_deviation():
+    made = setting()
+    normaliser = Normaliser(made.features)
+    numbers = np.full((50, len(made.features.numbers)), np.nan, np.float32)
+    numbers[:, 0] = 12.3
+    numbers[0, 1] = 5
+    normaliser.update(numbers)
+    assert 0 < normaliser.deviation()[0] < 1e-3
+    assert normaliser.deviation()[1] == 1 and normaliser.mean()[1] == 5
+    assert normaliser.deviation()[2] == 1 and normaliser.mean()[2] == 0
+    fresh = Normaliser(made.features)
+    fresh.restore(normaliser.capture())
+    normaliser.update(numbers + 1)
+    fresh.update(numbers + 1)
+    assert np.array_equal(fresh.mean(), normaliser.mean()) and np.array_equal(fresh.deviation(), normaliser.deviation())

@@ -1,0 +1,252 @@
+"""The candidate and the champion: learning, refusing, promoting, and recovering bit by bit."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from model_inputs import EVERYTHING, examples, setting
+from sklearn.metrics import roc_auc_score
+
+from stream_learner.errors import LearningError, StateError
+from stream_learner.learning.learner import Learner
+from stream_learner.learning.replay import Replay
+
+SMALL = "learning: {network: mlp, hidden: [8], batch_size: 64}\nreplay: {capacity: 500}\n"
+
+
+def _learner(extra=SMALL, base=EVERYTHING):
+    made = setting(extra, base)
+    return made, Learner(made.config, made.features), Replay(made.config.replay.capacity, made.config.seed)
+
+
+def _equal(one, two):
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        if isinstance(value, dict):
+            _equal(value, two[name])
+        else:
+            np.testing.assert_array_equal(value, two[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "network: logistic, optimizer: adagrad, learning_rate: 0.1",
+        "network: mlp, learning_rate: 0.01, dropout: 0.1",
+        "network: dcn_v2, learning_rate: 0.002, hidden: [16], l2: 0.001",
+        "'network': 'networks_of_users:good', learning_rate: 0.01",
+    ],
+)
+def test_it_learns_what_can_be_learned(network):
+    made, learner, replay = _learner(f"learning: {{{network}, batch_size: 64}}\n")
+    before = examples(made, 3000, seed=99)
+    losses = [learner.learn(examples(made, 400, seed=slide), replay, slide).mean_loss for slide in range(30)]
+    assert losses[-1] < losses[0]
+    assert roc_auc_score(before.label, learner.score(before)) > 0.7  # the price alone has .74
+    assert learner.retraces == 0 and learner.finite()
+
+
+def test_before_it_has_learned_it_has_no_opinion_and_then_starts_at_the_base_rate():
+    made, learner, replay = _learner("learning: {network: mlp, learning_rate: 1.0e-6}\n")
+    batch = examples(made, 500, seed=0)
+    assert not learner.has_learned and np.isnan(learner.score(batch)).all()
+    learner.learn(batch.take(slice(0, 0)), replay, 0)
+    assert not learner.has_learned
+    learner.learn(batch, replay, 1)
+    positives = float(batch.label.sum())
+    offset = np.float32(np.log((positives + 0.5) / (500 - positives + 0.5)))
+    assert learner.has_learned and learner.version_variables("candidate")["offset"] == offset
+    assert abs(learner.score(batch).mean() - offset) < 0.5
+    learner.learn(replace(batch, label=np.ones(500, np.float32)), replay, 2)
+    assert learner.version_variables("candidate")["offset"] == offset
+
+
+def test_one_graph_serves_slides_of_every_size():
+    made, learner, replay = _learner()
+    for slide, size in enumerate([1, 63, 64, 65, 0, 700, 2, 9000]):
+        batch = examples(made, size, seed=slide)
+        assert learner.score(batch).shape == (size,)
+        learned = learner.learn(batch, replay, slide)
+        assert (learned.rows, learned.steps) == (size, -(-size // 64))
+        learner.promote()
+        np.testing.assert_array_equal(learner.score_champion(batch), learner.score(batch))
+    assert learner.retraces == 0
+    assert dict(learner.candidate.traces) == {"score": 1} == dict(learner.champion.traces)
+
+
+def test_scores_do_not_depend_on_the_company_they_keep():
+    made, learner, replay = _learner()
+    learner.learn(examples(made, 500, seed=0), replay, 0)
+    batch = examples(made, 300, seed=1)
+    alone = np.concatenate([learner.score(batch.take(slice(i, i + 1))) for i in range(20)])
+    np.testing.assert_allclose(learner.score(batch)[:20], alone, atol=1e-6)
+
+
+def test_equal_inputs_give_equal_bits_and_every_change_shows():
+    hashes = []
+    for seed, rate in [(7, 0.001), (7, 0.001), (8, 0.001), (7, 0.002)]:
+        base = EVERYTHING.replace("seed: 7", f"seed: {seed}")
+        made, learner, replay = _learner(f"learning: {{batch_size: 64, dropout: 0.2, learning_rate: {rate}}}\n", base)
+        for slide in range(3):
+            learner.learn(examples(made, 150, seed=slide), replay, slide)
+        hashes.append(learner.model_sha256())
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 3
+
+
+@pytest.mark.parametrize("network", ["mlp", "networks_of_users:good"])
+def test_restored_it_goes_on_as_if_never_interrupted(network):
+    extra = f"learning: {{network: '{network}', dropout: 0.2, batch_size: 50}}\nreplay: {{capacity: 300, ratio: 0.7}}\n"
+    made, one, replay = _learner(extra)
+    for slide in range(4):
+        one.learn(examples(made, 120, seed=slide), replay, slide)
+        if slide == 2:
+            one.promote()
+    state, held = one.capture(), replay.capture()
+    kept = copy.deepcopy(state)
+    _, two, replay_two = _learner(extra)
+    two.learn(examples(made, 60, seed=50), Replay(0, 0), 0)  # whatever it held before is gone
+    two.restore(state)
+    replay_two.restore(held)
+    assert two.model_sha256() == one.model_sha256()
+    for slide in range(4, 8):
+        batch = examples(made, 130, seed=slide)
+        np.testing.assert_array_equal(one.score(batch), two.score(batch))
+        np.testing.assert_array_equal(one.score_champion(batch), two.score_champion(batch))
+        assert one.learn(batch, replay, slide) == two.learn(batch, replay_two, slide)
+        assert one.model_sha256() == two.model_sha256()
+    _equal(one.capture(), two.capture())
+    _equal(state, kept)  # neither capturing nor restoring shares memory with what learns on
+
+
+def test_a_capture_of_another_config_is_refused():
+    _, learner, _ = _learner()
+    _, other, _ = _learner(SMALL.replace("[8]", "[9]"))
+    with pytest.raises(StateError, match=r"network/\d+_\w+ is float32 \(.*\), expected float32 \("):
+        other.restore(learner.capture())
+    _, logistic, _ = _learner("learning: {network: logistic}\n")
+    with pytest.raises(StateError, match="on one side only"):
+        logistic.load_champion(learner.version_variables("candidate"))
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_changes_nothing(poison):
+    made, learner, replay = _learner("learning: {network: 'networks_of_users:good', batch_size: 64}\n")
+    learner.learn(examples(made, 300, seed=0), replay, 0)
+    batch = examples(made, 50, seed=1)
+    batch.label[10] = poison
+    batch.numbers[:20, 1] = 1e30
+    before = learner.capture()["candidate"]
+    with pytest.raises(LearningError, match=r"slide 1, step 0: loss or gradient is not finite"):
+        learner.learn(batch, replay, 1)
+    after = learner.capture()["candidate"]
+    encoding = ("normaliser/", "exact/")
+    changed = [
+        name for name in after if not np.array_equal(before[name], after[name]) and not name.startswith(encoding)
+    ]
+    assert changed == [] and learner.finite()
+
+
+def test_a_failed_step_names_the_inputs_that_are_far_off():
+    made, learner, replay = _learner("learning: {blank_rate: 0}\n")
+    for slide in range(5):
+        learner.learn(examples(made, 2000, seed=slide), replay, slide)
+    batch = examples(made, 60, seed=9)
+    batch.label[0] = np.nan
+    batch.numbers[:3, 1] = 1e4
+    with pytest.raises(LearningError, match=r"far-off values: rank \(3 of \d+ rows\)"):
+        learner.learn(batch, replay, 9)
+
+
+def test_an_explosion_is_refused_before_it_spreads():
+    base = EVERYTHING.replace("numeric: {price: {transform: log1p}, rank: {}}", "numeric: {price: {}}")
+    made, learner, replay = _learner("learning: {network: 'networks_of_users:explodes', learning_rate: 10}\n", base)
+    with pytest.raises(LearningError):
+        for slide in range(20):
+            learner.learn(examples(made, 200, seed=slide), replay, slide)
+    assert learner.finite()
+
+
+def test_replayed_rows_come_at_their_ratio_even_row_by_row():
+    made, learner, replay = _learner("learning: {batch_size: 4}\nreplay: {capacity: 100, ratio: 0.3}\n")
+    learner.learn(examples(made, 10, seed=0), replay, 0)
+    replayed = [learner.learn(examples(made, 1, seed=s), replay, s).replayed for s in range(1, 101)]
+    assert sum(replayed) == 30 and max(replayed) == 1
+    assert len(replay) == 100
+
+
+def test_a_slides_own_examples_are_not_replayed_in_it():
+    made, learner, replay = _learner("learning: {batch_size: 8, passes: 3}\n")
+    learned = learner.learn(examples(made, 40, seed=0), replay, 0)
+    assert (learned.rows, learned.replayed, learned.steps, len(replay)) == (120, 0, 15, 40)
+    assert learner.learn(examples(made, 40, seed=1), replay, 1).replayed == 120
+
+
+def test_blanking_reaches_only_aggregates_that_do_not_travel():
+    made, learner, replay = _learner("learning: {blank_rate: 0.5, batch_size: 4000}\n")
+    seen = []
+    step = learner._trainer.step
+    learner._trainer.step = lambda ids, numbers, time, labels: seen.append(numbers) or step(ids, numbers, time, labels)
+    batch = examples(made, 4000, seed=3)
+    original = batch.numbers.copy()
+    learner.learn(batch, replay, 0)
+    np.testing.assert_array_equal(batch.numbers, original)
+    blanked = np.isnan(seen[0]) & ~np.isnan(made.features.take_numbers(original))
+    groups = made.features.groups()
+    assert not blanked[:, [i for g, columns in groups.items() if g != "user" for i in columns]].any()
+    users = np.isnan(seen[0])[:, groups["user"]].all(axis=1)
+    known = batch.ids[:, 0] != 0
+    assert 0.46 < users[known].mean() < 0.54
+
+
+def test_rows_that_are_not_in_a_batch_rest():
+    made, learner, _ = _learner("replay: {capacity: 0}\n")
+    batch = examples(made, 20, seed=0)
+    learner.learn(batch, Replay(0, 0), 0)
+    before = learner.capture()["candidate"]
+    other = replace(batch.take(slice(0, 1)), ids=np.full((1, 4), 12345, np.uint64))
+    learner.learn(other, Replay(0, 0), 1)
+    after = learner.capture()["candidate"]
+    for name in ("table/user", "slot/table/user/mean", "slot/table/user/variance"):
+        moved = np.flatnonzero((before[name] != after[name]).any(axis=1))
+        assert moved.tolist() == [1 + 12345 % 1000], name
+
+
+def test_no_champion_then_a_copy_then_a_rollback():
+    made, learner, replay = _learner()
+    batch = examples(made, 100, seed=0)
+    assert not learner.has_champion and np.isnan(learner.score_champion(batch)).all()
+    learner.learn(batch, replay, 0)
+    learner.promote()
+    old = learner.version_variables()
+    scores = learner.score_champion(batch)
+    learner.learn(examples(made, 100, seed=1), replay, 1)
+    np.testing.assert_array_equal(learner.score_champion(batch), scores)
+    assert not np.array_equal(learner.score(batch), scores)
+    learner.promote()
+    assert not np.array_equal(learner.score_champion(batch), scores)
+    learner.load_champion(old)
+    np.testing.assert_array_equal(learner.score_champion(batch), scores)
+    assert not any(name.startswith(("slot/", "optimizer/")) for name in old)
+    _equal(old, learner.version_variables("champion"))
+
+
+def test_the_share_of_each_table_in_use():
+    made, learner, replay = _learner()
+    batch = examples(made, 200, seed=0)
+    learner.learn(batch, replay, 0)
+    fill = learner.table_fill()
+    assert fill["item"] == min(100, len(set(batch.ids[:, 1].tolist()) - {0})) / 100
+    rows = {0 if user == 0 else 1 + user % 1000 for user in batch.ids[:, 0].tolist()}
+    assert fill["user"] == pytest.approx(len(rows) / 1001)
+
+
+def test_nan_in_a_weight_is_seen():
+    _, learner, _ = _learner()
+    assert learner.finite()
+    values = learner.version_variables("candidate")
+    values["table/user"][3, 1] = np.nan
+    learner.candidate.assign(values)
+    assert not learner.finite()
