@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stream_learner.durable import make_folder, write_file
-from stream_learner.errors import ConfigError, FatalError
+from stream_learner.errors import ConfigError, FatalError, UnavailableError
 from stream_learner.ingest.dead_letters import DeadLetterSink, FileDeadLetters
 from stream_learner.ingest.opening import open_source
 from stream_learner.learning.runtime import configure_tensorflow
@@ -33,6 +33,7 @@ from stream_learner.worker import Surroundings, Worker
 log = logging.getLogger(__name__)
 
 EXIT_SHUTDOWN_TIMEOUT = 7
+_LOOK_S = 0.2
 
 
 def run(
@@ -40,7 +41,8 @@ def run(
 ) -> dict[str, Any]:
     """Learns until SIGTERM or SIGINT, or with `until_end` to the ends the log has now. Returns the report.
 
-    Stands by first, while another worker holds the lease on the state; told to stop then, it returns an empty report.
+    Stands by first, while another worker holds the lease on the state. Told to stop then, or before the source could be
+    reached, it returns an empty report.
     """
     configure_tensorflow(config)
     metrics, health = WorkerMetrics(), Health(config.observing.stuck_after)
@@ -63,7 +65,7 @@ def run(
         except FatalError as error:
             health.failed(str(error))
             raise
-        if report_path is not None:
+        if content and report_path is not None:
             write_report(content, Path(report_path))
         return content
 
@@ -86,8 +88,34 @@ def _hold(lease: Lease, config: Config, stopping: threading.Event, health: Healt
     return held
 
 
+def _start(worker: Worker, stopping: threading.Event) -> bool:
+    """Restores and connects; False when told to stop while the source could not be reached."""
+    started = threading.Event()
+
+    def give_up() -> None:
+        while not started.wait(_LOOK_S):
+            if stopping.is_set():
+                return worker.around.source.close()
+        return None
+
+    watcher = threading.Thread(target=give_up, name="stop", daemon=True)
+    watcher.start()
+    try:
+        worker.start()
+    except UnavailableError:
+        if not stopping.is_set():
+            raise
+        log.info("stopped before the source could be reached")
+        return False
+    finally:
+        started.set()
+        watcher.join()
+    return True
+
+
 def _learn(worker: Worker, stopping: threading.Event, watch: Stopwatch, *, bounded: bool) -> dict[str, Any]:
-    worker.start()
+    if not _start(worker, stopping):
+        return {}
     before = worker.tally.accepted, worker.tally.consumed
     progress = Progress(sum(worker.around.source.lag().values()) if bounded else None, sys.stderr)
 

@@ -292,8 +292,9 @@ class Worker:
         self.around.metrics.serving(version, int(message["slide_end_us"]))
 
     def _prune(self, pins: list[int]) -> None:
-        """Step 9. What an operator has named and the worker has not come to yet is kept as well."""
-        ahead = (e.arguments["version"] for e in self.journal.entries[self.intake.applied :] if isinstance(e, Command))
+        """Step 9. What an operator has named and the worker is at, or has not come to yet, is kept as well."""
+        entries = self.journal.entries[max(self.intake.applied - 1, 0) :]
+        ahead = (entry.arguments["version"] for entry in entries if isinstance(entry, Command))
         waiting = (command.version for command in self.commands.pending())
         pruned = self.publisher.checkpoints.prune({*pins, *waiting, *(int(version or 0) for version in ahead)})
         for name, reason in pruned.failed.items():

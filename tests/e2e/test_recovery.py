@@ -152,3 +152,11 @@ def test_a_killed_worker_comes_to_the_same_versions(
             time.sleep(rng.uniform(0.0, 0.06))
             assert worker.end(signal.SIGKILL) == -signal.SIGKILL
     assert_equal(whole, killed.finish())
+
+
+def test_a_worker_that_cannot_reach_its_broker_stops_when_told(tmp_path: Path) -> None:
+    nowhere = changed(OFTEN, source={"kind": "kafka", "kafka": {"bootstrap_servers": "127.0.0.1:1"}})
+    config = write_config(tmp_path / "config.yaml", nowhere)
+    with Background(tmp_path / "out", "run", "-c", config, "--state", tmp_path / "state") as worker:
+        worker.wait_for_log("holding the lease")
+        assert worker.end(signal.SIGTERM) == 0
