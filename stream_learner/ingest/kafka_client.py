@@ -54,6 +54,7 @@ _REFUSED = (
 _LOG_BROKEN = (errors.CorruptRecordError, errors.LogTruncationError)
 _MAY_PASS = (errors.RetriableError, OSError, TimeoutError, CancelledError)
 FOREIGN = (errors.KafkaError, OSError, CancelledError)
+_UNANSWERED = (errors.KafkaConnectionError, errors.KafkaTimeoutError, errors.RequestTimedOutError)
 """What kafka-python raises when the far side fails."""
 
 
@@ -159,7 +160,7 @@ class Connector:
         try:
             client = kind(**self._options(kind, settings), kafka_client=watched)
         except FOREIGN as error:
-            raise self._reason(made) or error from error
+            raise self._reason(made, error) from error
         except (AssertionError, TypeError, ValueError, ImportError) as error:
             raise ConfigError(f"source.kafka.options: refused by the client: {error}") from error
         finally:
@@ -168,13 +169,16 @@ class Connector:
                     half_open.close()
         return client
 
-    def _reason(self, made: list[KafkaNetClient]) -> BaseException | None:
-        lost: BaseException | None = made[-1]._manager.lost if made else None
+    def _reason(self, made: list[KafkaNetClient], error: BaseException) -> BaseException:
+        """What kept the client from connecting: the last loss it saw, where it saw one."""
+        lost = made[-1]._manager.lost if made else None
+        reason: BaseException = lost if isinstance(lost, FOREIGN) else error
         logs_in = str(_plain(self._config.options.get("security_protocol", ""))).startswith("SASL")
-        if logs_in and isinstance(lost, errors.KafkaConnectionError):
-            # A broker that does not know the mechanism hangs up so fast that the client never reads its answer.
-            lost = errors.KafkaConnectionError(f"{lost}, before the login: does the broker offer this sasl_mechanism?")
-        return lost if isinstance(lost, FOREIGN) else None
+        if logs_in and isinstance(reason, _UNANSWERED):
+            # A broker that refuses a login may hang up so fast that the client never reads its answer.
+            hint = "check source.kafka.options: sasl_mechanism, user and password"
+            reason = errors.KafkaConnectionError(f"{reason}, before the login: {hint}")
+        return reason
 
     def _options(self, kind: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
         known = kind.DEFAULT_CONFIG  # type: ignore[attr-defined]

@@ -305,11 +305,13 @@ def test_sasl_options_are_passed_through(kafka: KafkaBroker, opened: Open) -> No
     assert len(values(read_to_end(source, source.start(None, until_end=True)))) == 5
 
 
-def test_a_refused_password_is_a_config_error(kafka: KafkaBroker, opened: Open) -> None:
+def test_a_refused_password_names_the_options(kafka: KafkaBroker, opened: Open) -> None:
+    """A ConfigError, unless the broker hangs up each time before the client has read its refusal."""
     if kafka.server.sasl_bootstrap is None:
         pytest.skip("this broker has no SASL listener")
-    source = opened(kafka.server.sasl_bootstrap, "events", options=_sasl(sasl_plain_password="guess"))
-    with pytest.raises(ConfigError, match=r"source\.kafka\.options"):
+    options = _sasl(sasl_plain_password="guess")
+    source = opened(kafka.server.sasl_bootstrap, "events", options=options, retry_timeout=Duration(10_000_000))
+    with pytest.raises(FatalError, match=r"source\.kafka\.options"):
         source.start(None, until_end=False)
 
 
@@ -319,7 +321,7 @@ def test_an_unknown_mechanism_is_said_to_be_one(kafka: KafkaBroker, opened: Open
         pytest.skip("this broker has no SASL listener")
     options = _sasl(sasl_mechanism="SCRAM-SHA-256")
     source = opened(kafka.server.sasl_bootstrap, "events", options=options, retry_timeout=Duration(1_000_000))
-    with pytest.raises(FatalError, match=r"sasl_mechanism|UnsupportedSaslMechanism|RequestTimedOut"):
+    with pytest.raises(FatalError, match=r"source\.kafka\.options|UnsupportedSaslMechanism"):
         source.start(None, until_end=False)
 
 
