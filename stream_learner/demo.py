@@ -44,7 +44,8 @@ def main(args: argparse.Namespace) -> int:
         from stream_learner.running import run
 
     content = run(config, until_end=True, report_path=str(state / "report.json"))
-    print(summary(config, content))
+    if content:
+        print(summary(config, content))
     return 0
 
 
@@ -82,14 +83,11 @@ def summary(config: Config, content: dict[str, Any]) -> str:
     verdicts = read_verdicts(Path(config.state) / "verdicts.jsonl")
     lines = ["", "time              verdict"]
     lines += _told(verdicts)
-    baseline = content["baselines"]["item_rate"]
     lines += [
         "",
         f"{content['events']:,} events, {content['examples']:,} examples, {content['positives']:,} positives;"
         f" {content['dead_letters']} dead letters, {content['late']} late",
-        f"candidate AUC {content['auc']:.4f}, NE {content['normalized_entropy']:.4f}, calibration"
-        f" {content['calibration']:.3f}; the item rate has AUC {baseline['auc']:.4f}, NE"
-        f" {baseline['normalized_entropy']:.4f}",
+        f"candidate: {_quality(content)}; the item rate: {_quality(content['baselines']['item_rate'])}",
         f"{len(content['versions'])} versions published, {content['verdicts']['held']} verdicts held;"
         f" {content['events_per_second']:,.0f} events/s",
         f"versions: {whereabouts(config).checkpoints}/{config.name}",
@@ -107,6 +105,12 @@ def _told(verdicts: list[dict[str, Any]]) -> Iterator[str]:
         if len(several) > len(shown):
             last = several[-1]
             yield f"{_time(last['slide_end'])}  ... held {len(several) - 1} times more, last: {last['reason'][6:]}"
+
+
+def _quality(metrics: dict[str, Any]) -> str:
+    """What is None was asked too early: nothing has matured."""
+    names = {"auc": "AUC", "normalized_entropy": "NE", "calibration": "calibration"}
+    return ", ".join(f"{text} {'-' if metrics[n] is None else format(metrics[n], '.4f')}" for n, text in names.items())
 
 
 def _time(slide_end_us: int) -> str:

@@ -102,10 +102,10 @@ def _start(worker: Worker, stopping: threading.Event) -> bool:
     watcher.start()
     try:
         worker.start()
-    except UnavailableError:
+    except UnavailableError as error:
         if not stopping.is_set():
             raise
-        log.info("stopped before the source could be reached")
+        log.info("stopped before it began: %s", error)
         return False
     finally:
         started.set()

@@ -54,8 +54,8 @@ _REFUSED = (
 _LOG_BROKEN = (errors.CorruptRecordError, errors.LogTruncationError)
 _MAY_PASS = (errors.RetriableError, OSError, TimeoutError, CancelledError)
 FOREIGN = (errors.KafkaError, OSError, CancelledError)
-_UNANSWERED = (errors.KafkaConnectionError, errors.KafkaTimeoutError, errors.RequestTimedOutError)
 """What kafka-python raises when the far side fails."""
+_UNANSWERED = (errors.KafkaConnectionError, errors.KafkaTimeoutError, errors.RequestTimedOutError)
 
 
 def translated(error: BaseException, doing: str) -> StreamLearnerError:
