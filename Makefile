@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup demo test test-all check bench faults fuzz lock clean
+.PHONY: setup bench-setup demo test test-all check bench faults fuzz lock clean
 
 KILLS ?= 20
 SEED ?= 7
@@ -44,8 +44,16 @@ faults: setup
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS)
 
+# The peers and the pictures of the benchmarks; nothing else needs them.
+bench-setup: $(VENV)/.bench-ready
+
+$(VENV)/.bench-ready: $(VENV)/.ready requirements-bench.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-bench.lock
+	@touch $@
+
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --group dev --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group bench --constraint requirements.lock --generate-hashes --no-header --no-annotate -o requirements-bench.lock
 
 clean:
 	rm -rf build
