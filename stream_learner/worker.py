@@ -151,6 +151,7 @@ class Worker:
             self.judge.arrived(examples, slide)
         with self._stage("attribution"):
             matured = self.attribution.step(events, rows, examples, slide.end)
+            self.aggregates.take_in_labels(matured.examples, slide.end)
             self.tally.joined(len(rows), len(matured.examples), matured.positives, matured.purchases, matured.unmatched)
         with self._stage("judge"):
             candidate = self.learner.score(matured.examples) if self.learner.has_learned else None

@@ -6,7 +6,7 @@ model, so a snapshot made under other values is refused) unless marked `operatio
 
 from stream_learner.settings.base import Duration, Secret, Section
 from stream_learner.settings.judging import Drift, Gate, Judging, JudgingSpan
-from stream_learner.settings.learning import Features, IdFeature, Learning, NumericFeature, Replay
+from stream_learner.settings.learning import Encoding, Ensemble, Features, IdFeature, Learning, NumericFeature, Replay
 from stream_learner.settings.operating import (
     Announce,
     Checkpoints,
@@ -29,12 +29,23 @@ from stream_learner.settings.reading import (
     Topic,
 )
 from stream_learner.settings.whole import Config
-from stream_learner.settings.windows import Aggregates, AsOf, CountSlides, Distinct, Examples, Labels, Slides
+from stream_learner.settings.windows import (
+    Aggregates,
+    AsOf,
+    Between,
+    CountSlides,
+    Distinct,
+    Examples,
+    Labels,
+    Slides,
+    Within,
+)
 
 __all__ = [
     "Aggregates",
     "Announce",
     "AsOf",
+    "Between",
     "Checkpoints",
     "Config",
     "CountSlides",
@@ -43,6 +54,8 @@ __all__ = [
     "Distinct",
     "Drift",
     "Duration",
+    "Encoding",
+    "Ensemble",
     "Examples",
     "Export",
     "Features",
@@ -69,4 +82,5 @@ __all__ = [
     "Source",
     "Storage",
     "Topic",
+    "Within",
 ]
