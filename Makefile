@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo test test-all check bench faults fuzz lock clean
+.PHONY: setup bench-setup demo test test-all test-prometheus prometheus check bench faults fuzz lock clean
 
 KILLS ?= 20
 SEED ?= 7
@@ -33,6 +33,13 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest
+
+# A real Prometheus (Debian's package, installed where it is missing) scrapes a real worker.
+test-prometheus: setup prometheus
+	$(BIN)/python -m pytest tests/deploy
+
+prometheus:
+	@command -v prometheus >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; }
 
 bench: setup
 	$(BIN)/python -m benchmarks.datasets --data $(DATA)
