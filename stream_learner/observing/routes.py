@@ -9,12 +9,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 from stream_learner.errors import ConfigError, StreamLearnerError
+from stream_learner.observing import page
 from stream_learner.observing.board import Board, command
 from stream_learner.observing.health import Health
 from stream_learner.observing.metrics import CONTENT_TYPE, WorkerMetrics
@@ -26,20 +26,8 @@ _log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 4096
 _ALLOWED = ("rollback", "pin", "unpin")
 _COMPRESSED_FROM_BYTES = 1024
-_PAGE = {
-    "/dashboard": ("index.html", "text/html; charset=utf-8"),
-    "/dashboard/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/dashboard/drawing.js": ("drawing.js", "text/javascript; charset=utf-8"),
-    "/dashboard/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/dashboard/charts.js": ("charts.js.gz", "text/javascript; charset=utf-8"),
-}
-_SAFETY = {
-    # nothing from elsewhere, no inline script, not inside another page
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+_PAGE = {"/dashboard": "index.html"} | {f"/dashboard/{name.removesuffix('.gz')}": name for name in page.KINDS}
+_SAFETY = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +59,7 @@ class Routes:
         self._metrics = metrics
         self._health = health
         self._files: dict[str, bytes] = {}
+        self._page_headers = {**_SAFETY, "Content-Security-Policy": _policy(), "Cache-Control": "no-cache"}
         self._read: dict[str, Callable[[str], Answer]] = {
             "/dashboard/now": lambda _: _json(self.board.now()),
             "/dashboard/verdicts": self._verdicts,
@@ -116,11 +105,10 @@ class Routes:
         return _json({"command": command_id}, HTTPStatus.ACCEPTED)
 
     def _page(self, path: str) -> Answer:
-        name, kind = _PAGE[path]
+        name = _PAGE[path]
         if name not in self._files:
-            self._files[name] = resources.files(__package__).joinpath("dashboard", name).read_bytes()
-        headers = {**_SAFETY, "Cache-Control": "no-cache"}
-        return Answer(HTTPStatus.OK, kind, self._files[name], name.endswith(".gz"), headers)
+            self._files[name] = page.file(name)
+        return Answer(HTTPStatus.OK, page.KINDS[name], self._files[name], name.endswith(".gz"), self._page_headers)
 
     def _verdicts(self, query: str) -> Answer:
         after = parse_qs(query).get("after", ["-1"])[0]
@@ -128,6 +116,14 @@ class Routes:
             return _json({"verdicts": self.board.verdicts(int(after))})
         except ValueError:
             return _text(HTTPStatus.BAD_REQUEST, f"after: {after!r} is no number")
+
+
+def _policy() -> str:
+    """Nothing from elsewhere, no inline script but the import map, not inside another page."""
+    return (
+        f"default-src 'none'; script-src 'self' 'sha256-{page.imports_sha256()}'; style-src 'self' 'unsafe-inline'; "
+        "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 def _json(content: Any, status: HTTPStatus = HTTPStatus.OK) -> Answer:

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-from processes import Background, changed, version_numbers, write_config
+from processes import Background, changed, learner, version_numbers, write_config
 from shops import CONFIG, PARTITIONS, SEED, shop
 
 from stream_learner.simulate import limited, write_jsonl
@@ -187,3 +187,16 @@ def test_the_token_is_nowhere_to_be_seen(live):
     assert TOKEN not in worker.log() and all(TOKEN not in text for text in answers)
     files = [path for path in shown.state.rglob("*") if path.is_file()]
     assert files and all(TOKEN.encode() not in path.read_bytes() for path in files)
+
+
+def test_a_report_shows_the_same_without_a_worker(live, browser, tmp_path):
+    learner("report", "--state", live[0].state, "--out", tmp_path / "report.html")
+    context = browser.new_context()
+    tab, complaints = context.new_page(), []
+    tab.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.goto((tmp_path / "report.html").as_uri())
+    tab.wait_for_selector("#versions tr")
+    assert complaints == [] and tab.locator("#verdicts tr").count() >= 2
+    assert tab.get_by_role("button", name=re.compile("^Roll back")).count() == 0
+    context.close()

@@ -8,7 +8,8 @@ from http import HTTPStatus
 
 import pytest
 
-from stream_learner.observing import history
+from stream_learner.observing import history, page
+from stream_learner.observing.board import Board
 from stream_learner.observing.health import Health
 from stream_learner.observing.history import History
 from stream_learner.observing.metrics import WorkerMetrics
@@ -108,3 +109,12 @@ def test_a_long_history_stays_small_and_reaches_back_to_the_start():
     assert history.CAPACITY // 2 <= len(series["seconds"]) <= history.CAPACITY
     assert series["values"]["count"][0] == 0.0 and series["values"]["count"] == sorted(series["values"]["count"])
     kept.close()
+
+
+def test_a_report_is_one_file_that_holds_everything_and_ends_no_script_early(tmp_path):
+    log = VerdictLog(tmp_path / "verdicts.jsonl")
+    log.append({"slide": 0, "reason": "</script><script>alert(1)</script>"})
+    log.close()
+    text = page.whole(Board(tmp_path, None, None))
+    assert "/dashboard/style.css" not in text and 'src="' not in text
+    assert text.count("</script>") == 3 and "alert(1)" in text

@@ -1,5 +1,5 @@
 // The pictures: ECharts options from plain series, in the page's own colours.
-import { getInstanceByDom, init } from "/dashboard/charts.js";
+import { getInstanceByDom, init } from "charts";
 
 const drawn = new Map();  // element id -> the options last given, to be drawn again in other colours
 
