@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench faults fuzz lock clean
+.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-quality faults fuzz lock clean
 
 KILLS ?= 20
 SEED ?= 7
@@ -56,6 +56,10 @@ prometheus:
 
 bench: setup
 	$(BIN)/python -m benchmarks.datasets --data $(DATA)
+
+# Protocols P1 and P2 with the peers beside: bench-quality [OUT=q.json] [DATA=DIR] [METHODS=a,b]
+bench-quality: bench-setup
+	$(BIN)/python -m benchmarks.quality --data $(DATA) $(if $(OUT),--out $(OUT)) $(if $(METHODS),--methods $(METHODS))
 
 # Kills the worker at every step of its commit protocol, on real Kafka, and compares what comes of it.
 faults: setup

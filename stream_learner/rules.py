@@ -92,15 +92,21 @@ def _slides(config: Config) -> Iterator[str]:
     if slides.slide == 0:
         yield "slides.slide: 0s; must be longer than 0"
     if slides.by_count is not None:
-        try:
-            size = _fraction(slides.by_count.size)
-        except (ValueError, ZeroDivisionError):
-            yield f"slides.by_count.size: {slides.by_count.size!r}; expected an integer or a fraction such as 28572/100"
-        else:
-            if size < 1:
-                yield f"slides.by_count.size: {slides.by_count.size}; at least 1"
+        yield from _count("size", slides.by_count.size)
+        if slides.by_count.first_size:
+            yield from _count("first_size", slides.by_count.first_size)
     if slides.max_jump == 0:
         yield "slides.max_jump: 0s; must be longer than 0"
+
+
+def _count(key: str, value: str | int) -> Iterator[str]:
+    try:
+        size = _fraction(value)
+    except (ValueError, ZeroDivisionError):
+        yield f"slides.by_count.{key}: {value!r}; expected an integer or a fraction such as 28572/100"
+    else:
+        if size < 1:
+            yield f"slides.by_count.{key}: {value}; at least 1"
 
 
 def _fraction(size: str | int) -> Fraction:

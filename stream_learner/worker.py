@@ -154,7 +154,7 @@ class Worker:
             self.aggregates.take_in_labels(matured.examples, slide.end)
             self.tally.joined(len(rows), len(matured.examples), matured.positives, matured.purchases, matured.unmatched)
         with self._stage("judge"):
-            candidate = self.learner.score(matured.examples) if self.learner.has_learned else None
+            candidate = self._at_maturity(matured.examples)
             champion = self.learner.score_champion(matured.examples)
             self.judge.matured(matured.examples, candidate, champion, slide)
         with self._stage("learn"):
@@ -163,6 +163,14 @@ class Worker:
         with self._stage("commit"):
             self._commit(slide)
         self._show(slide, learned)
+
+    def _at_maturity(self, examples: ExampleBatch) -> Any:
+        """The candidate's logits before these are learned, [n]; None as long as it has learned nothing."""
+        if not self.learner.has_learned:
+            return None
+        if self.config.labels.source == "field":  # they arrived in this slide: nothing was learned since
+            return examples.logit_candidate
+        return self.learner.score(examples)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

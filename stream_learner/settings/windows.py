@@ -11,10 +11,14 @@ from stream_learner.settings.base import Duration, Section, op, span
 
 
 class CountSlides(Section, frozen=True):
-    """Slides cut by number of events, for logs whose times mean nothing: cut k ends at floor(first + k * size)."""
+    """Slides cut by number of events, for logs whose times mean nothing: cut k ends at floor(first + k * size),
+    those among the `first` at floor(k * first_size)."""
 
     size: Annotated[str | int, Meta(description="events per slide: an integer, or a fraction such as 28572/100")]
-    first: Annotated[int, Meta(description="events in the first slide; 0 = the same as `size`", ge=0)] = 0
+    first: Annotated[int, Meta(description="events before the first cut of `size`; 0 = the same as `size`", ge=0)] = 0
+    first_size: Annotated[
+        str | int, Meta(description="events per slide among the `first`, as `size`; 0 = they are one slide")
+    ] = 0
 
 
 class Slides(Section, frozen=True):
