@@ -194,7 +194,10 @@ BAD = [
         "features: {ids: {}, hour_of_day: false}\naggregates: {keys: []}\nexport: {aggregates: []}",
         "features: nothing for the model to see",
     ),
-    ("learning: {network: transformer}", "learning.network: 'transformer'; expected logistic, mlp, wide_deep, dcn_v2, deepfm or module"),
+    (
+        "learning: {network: transformer}",
+        "learning.network: 'transformer'; expected logistic, mlp, wide_deep, dcn_v2, deepfm or module",
+    ),
     ("gate: {calibration: [1.2, 0.8]}", "gate.calibration: [1.2, 0.8]; expected 0 <= low < high"),
     ("gate: {min_examples: 5}", "gate.min_positives: 20 is more than min_examples 5"),
     ("judging: {span: {start: yesterday}}", "judging.span.start: 'yesterday' is not an ISO 8601 time"),
