@@ -97,7 +97,10 @@ class RemoteStorage:
         removed = recover_folder(self._uploads, self._fence)
         self._patiently(self._try_out)
         for version in self._intended():
-            if SAVED_MODEL not in self.names(version) and self._patiently(partial(self._give_up, version)):
+            if self.read(f"{version}/{MANIFEST}") is not None:
+                self._complete(version)
+            elif (names := self.names(version)) and SAVED_MODEL not in names:
+                self._patiently(partial(self._delete, version))  # the intent stays: a put of a zombie may still arrive
                 removed.append(f"a part of {self.location}/{version}")
         return removed
 
@@ -196,13 +199,11 @@ class RemoteStorage:
             except RetryableError as error:
                 log.warning("left for the next time: %s", error)
 
-    def _give_up(self, version: int) -> bool:
-        """Deletes what an intent is about; False when there was a whole version, or nothing."""
-        part = self._objects.read(f"{version}/{MANIFEST}") is None and bool(self._objects.names(str(version)))
-        if part:
+    def _give_up(self, version: int) -> None:
+        """Deletes what an intent is about, unless it is a whole version."""
+        if self._objects.read(f"{version}/{MANIFEST}") is None:
             self._delete(version)
         self._complete(version)
-        return part
 
     def _complete(self, version: int) -> None:
         with storage_errors(self._intent(version), "remove"):

@@ -251,10 +251,9 @@ def test_an_option_that_the_client_refuses_is_told(tmp_path: Path, given: dict[s
 # ---- a second writer -------------------------------------------------------------------------------------------------
 
 
-def test_a_zombie_between_its_last_look_at_the_lease_and_its_put_overwrites_nothing(
-    tmp_path: Path, server: S3Server
-) -> None:
-    """Its put is on the way while another worker publishes under that number; then it arrives."""
+@pytest.mark.parametrize("arrives", ["before the successor's upload", "after it"])
+def test_a_put_of_a_zombie_that_arrives_late_spoils_nothing(tmp_path: Path, server: S3Server, arrives: str) -> None:
+    """It was on the way when the lease was lost; the successor clears up and publishes under the same number."""
     place = S3(tmp_path, server)
     arrived, released = threading.Event(), threading.Event()
     failures: list[BaseException] = []
@@ -275,16 +274,24 @@ def test_a_zombie_between_its_last_look_at_the_lease_and_its_put_overwrites_noth
         except StateError as error:
             failures.append(error)
 
+    def arrive() -> None:
+        released.set()
+        late.join()
+
     server.before = hold
     late = threading.Thread(target=publish_late)
     late.start()
     assert arrived.wait(60)
-    publish(opened(place, token=7), 100, content="bb")
-    released.set()
-    late.join()
+    successor = opened(place, token=7)
+    successor.recover()
+    if arrives != "after it":
+        arrive()
+        assert place.names() == {f"100/{DATA}"}
+    publish(successor, 100, content="bb")
+    arrive()
     assert [str(failure) for failure in failures] == ["the lease was taken"]
-    assert opened(place).verify(100) == []
-    assert opened(place).read(100).content_sha256 == "bb" * 32
+    assert successor.verify(100) == []
+    assert successor.read(100).content_sha256 == "bb" * 32
 
 
 def test_a_manifest_of_another_writer_is_never_replaced(tmp_path: Path, server: S3Server) -> None:
