@@ -33,7 +33,7 @@ _READ_ONLY = "name a store that can be written in checkpoints.root"
 _LASTING_CODES = {
     **dict.fromkeys(_NO_CONTAINER, _CONTAINER),
     **dict.fromkeys(("InvalidBucketName", "PermanentRedirect", "301", "AuthorizationHeaderMalformed"), _OPTIONS),
-    **dict.fromkeys(("AccessDenied", "403", "InvalidToken", "ExpiredToken"), _RIGHTS),
+    **dict.fromkeys(("AccessDenied", "401", "403", "InvalidToken", "ExpiredToken"), _RIGHTS),
     **dict.fromkeys(("MethodNotAllowed", "405", *_UNSUPPORTED), _READ_ONLY),
 }
 _LASTING_TYPES: dict[str, str] = {  # by the name of a class or one of its bases
@@ -102,10 +102,14 @@ def _remedy(error: BaseException) -> str | None:
 
 
 def _code(error: BaseException | None) -> str:
-    """The S3 error code in an exception or what caused it; empty where there is none."""
+    """The store's own code (S3's word, Google's status) in an exception or what caused it; empty where there is none."""
     while error is not None:
         answer = getattr(error, "response", None)
         if isinstance(answer, dict):
             return str(answer.get("Error", {}).get("Code", ""))
+        if type(error).__name__ == "HttpError":
+            return str(getattr(error, "code", ""))
+        if str(error).startswith("Forbidden:"):  # as gcsfs puts it
+            return "403"
         error = error.__cause__
     return ""
