@@ -63,7 +63,7 @@ class Checkpoints:
 
     def __init__(self, storage: Storage, model: str, keep: int) -> None:
         self._storage = storage
-        self._model = model
+        self.model = model
         self._keep = keep
 
     def location(self, version: int) -> str:
@@ -152,7 +152,7 @@ class Checkpoints:
             manifest = manifest_from(self._storage.read(f"{version}/{MANIFEST}") or b"")
         except BAD_JSON as error:
             raise StateError(f"{path} is missing or damaged ({error}): move that folder out of {place}") from error
-        if (manifest.version, manifest.model) != (version, self._model):
+        if (manifest.version, manifest.model) != (version, self.model):
             raise StateError(f"{path} is of {manifest.model} version {manifest.version}: move that folder away")
         return manifest
 
@@ -162,7 +162,7 @@ class Checkpoints:
         if version not in manifests:
             known = ", ".join(map(str, manifests)) or "none"
             raise ConfigError(
-                f"there is no version {version} of {self._model} in {self._storage.location}; versions: {known}"
+                f"there is no version {version} of {self.model} in {self._storage.location}; versions: {known}"
             )
         return manifests[version]
 

@@ -79,24 +79,33 @@ def _act(args: argparse.Namespace, state: Path, checkpoints: Checkpoints) -> Non
         _print(args, {"command": command_id}, text)
 
 
+def opened(state: Path) -> Checkpoints:
+    """The versions of the worker on a state folder, to be read. A folder that no worker has seen is a ConfigError."""
+    return reading(noted(state), state)
+
+
+def reading(where: Whereabouts, state: Path, options: dict[str, Any] | None = None) -> Checkpoints:
+    """Versions to be read; `options` as in the worker's config. ConfigError where those are needed and not given."""
+    if where.needs_config and options is None:
+        raise ConfigError(
+            f"--state {state}: its versions are at {where.checkpoints}, and how to get in there stands in the worker's "
+            "config: give that instead, -c FILE"
+        )
+    storage = open_storage(where.checkpoints, where.model, options or {}, state, _PATIENCE)
+    return Checkpoints(storage, where.model, keep=2)
+
+
 def _place(args: argparse.Namespace) -> tuple[Path, Checkpoints]:
     """The state folder and the versions that belong to it."""
-    options: dict[str, Any] = {}
-    if args.config is not None:
-        config = configs.load(args.config)
-        state, where, options = Path(config.state), whereabouts(config), config.checkpoints.options
-    else:
-        state, where = args.state, _noted(args.state)
-        if where.needs_config:
-            raise ConfigError(
-                f"--state {state}: its versions are at {where.checkpoints}, and how to get in there stands in the "
-                "worker's config: give that instead, -c FILE"
-            )
-    storage = open_storage(where.checkpoints, where.model, options, state, _PATIENCE)
-    return state, Checkpoints(storage, where.model, keep=2)
+    if args.config is None:
+        return args.state, opened(args.state)
+    config = configs.load(args.config)
+    state = Path(config.state)
+    return state, reading(whereabouts(config), state, config.checkpoints.options)
 
 
-def _noted(state: Path) -> Whereabouts:
+def noted(state: Path) -> Whereabouts:
+    """What `note_whereabouts` left. A folder that no worker has seen is a ConfigError."""
     try:
         content = (state / "worker.json").read_bytes()
         return _moved(state, msgspec.json.decode(content, type=Whereabouts))

@@ -102,7 +102,7 @@ def _remedy(error: BaseException) -> str | None:
 
 
 def _code(error: BaseException | None) -> str:
-    """The store's own code (S3's word, Google's status) in an exception or what caused it; empty where there is none."""
+    """The store's own code (S3's word, Google's status) in an exception or what caused it; empty where none is."""
     while error is not None:
         answer = getattr(error, "response", None)
         if isinstance(answer, dict):
