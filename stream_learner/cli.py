@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_archive(commands.add_parser("archive", help="write the configured topics to files that can be replayed"))
     _add_config(commands.add_parser("config", help="check, show or describe a config file"))
     _add_checkpoints(commands.add_parser("checkpoints", help="list, compare, roll back and pin versions"))
+    _add_gate(commands.add_parser("gate", help="rehearse the gate's thresholds"))
     return parser
 
 
@@ -142,6 +143,12 @@ def _config_show(args: argparse.Namespace) -> int:
 def _config_schema(args: argparse.Namespace) -> int:
     print(config_text.schema())
     return 0
+
+
+def _add_gate(parser: argparse.ArgumentParser) -> None:
+    from stream_learner.judging import command
+
+    command.add_actions(parser)
 
 
 def _add_checkpoints(parser: argparse.ArgumentParser) -> None:

@@ -81,11 +81,16 @@ def _at_least(name: str, value: float, threshold: int, what: str) -> Rule:
     return Rule(name, value, threshold, value >= threshold, True, text)
 
 
+def asked_gain(gate: settings.Gate) -> float:
+    """The NE gain over the champion that a candidate must be proven to exceed."""
+    return -gate.margin if gate.mode == "non_inferior" else 0.0
+
+
 def against_champion(
     comparison: Comparison, evidence: Evidence, gate: settings.Gate, question: Question, age: Duration | None
 ) -> Rule:
     """The proof that `gate.mode` asks for; from `gate.max_interval` on only that nothing is proven against it."""
-    least = 0.0 if gate.mode == "superior" else -gate.margin
+    least = asked_gain(gate)
     if question.parent is None or not evidence.comparable:
         who = "there is no champion yet" if question.parent is None else _unscored(evidence)
         text = f"{who}: the absolute rules alone decide"

@@ -23,6 +23,7 @@ base rate, and nothing needs tuning. Sums are all it takes, so looks cost nothin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -60,7 +61,11 @@ class PairedGains:
         """Finite logits of the model that may be better and of the one it is held against; labels. All [..., n]."""
         if_positive = losses(worse, np.ones(1)) - losses(better, np.ones(1))
         if_negative = losses(worse, np.zeros(1)) - losses(better, np.zeros(1))
-        positive = labels > 0.5
+        return cls.of_gains(if_positive, if_negative, labels > 0.5)
+
+    @classmethod
+    def of_gains(cls, if_positive: F64, if_negative: F64, positive: NDArray[np.bool_]) -> PairedGains:
+        """The gain each example shows with either label, in nats, and which label it has. All [..., n]."""
         gains = np.where(positive, if_positive, if_negative)
         lost, won = np.minimum(if_positive, if_negative), np.maximum(if_positive, if_negative)
         return cls(
@@ -71,6 +76,11 @@ class PairedGains:
             worst=np.stack([(-lost).max(axis=-1, initial=0.0), won.max(axis=-1, initial=0.0)], axis=-1),
             growth=np.stack([_growth(gains), _growth(-gains)], axis=-2),
         )
+
+    @classmethod
+    def joined(cls, parts: Sequence[PairedGains]) -> PairedGains:
+        """Sequences side by side, along the first axis."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def __add__(self, other: PairedGains) -> PairedGains:
         return PairedGains(
