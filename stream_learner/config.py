@@ -45,6 +45,8 @@ def read(path: str | Path) -> str:
 def parse(text: str, name: str = "config", environ: Mapping[str, str] = os.environ) -> Config:
     """The config in a YAML text; `name` stands in the messages."""
     raw = filled(text, name, environ)
+    if "gate" in raw and not raw["gate"]:
+        raise ConfigError(f"{name}: gate: nothing configured; name gate.mode at least, or leave the section out")
     try:
         config = _convert(raw, name)
         problems = contradictions(config)

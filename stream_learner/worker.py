@@ -27,8 +27,8 @@ from stream_learner.ingest.identity import Deduplicator
 from stream_learner.ingest.source import Partition, Source
 from stream_learner.intake import Intake
 from stream_learner.journal import Command, FileJournal
-from stream_learner.judging.gate import Verdict
 from stream_learner.judging.judge import Judge
+from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.features import feature_schema
 from stream_learner.learning.learner import Learned, Learner
 from stream_learner.learning.replay import Replay
@@ -345,7 +345,7 @@ class Worker:
         self.writer.drain()  # its files may still be waiting to be written
         verdict = {"verdict": "rollback", "reason": f"rolled back to version {to} by an operator"}
         version = self.publisher.rolled_back(self._occasion(verdict), to, self.judge.sample())
-        self.judge.published(self._last_end or 0)
+        self.judge.published(self._last_end or 0, rollback=True)
         self._capture(version)
 
     # ---- state ----------------------------------------------------------------------------------------------

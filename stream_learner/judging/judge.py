@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -13,9 +14,10 @@ from stream_learner.errors import StateError
 from stream_learner.events import EventSchema, ExampleBatch
 from stream_learner.judging.baselines import BASELINES, Baselines
 from stream_learner.judging.drift import InputDrift
-from stream_learner.judging.gate import Gate, Question, Verdict
+from stream_learner.judging.gate import Gate
 from stream_learner.judging.metrics import finite_or_none, to_logits
 from stream_learner.judging.scoreboard import Scoreboard
+from stream_learner.judging.verdict import Question, Verdict
 from stream_learner.learning.features import FeatureSchema, NumberColumn
 from stream_learner.settings import Config, Duration
 from stream_learner.windows.slides import Slide
@@ -42,6 +44,7 @@ class Judge:
             config.seed,
         )
         self.gate = Gate(config.gate)
+        self._ranked = config.gate.min_auc is not None
         self.psi: dict[str, float] = {}  # of the last verdict
         self._sample: ExampleBatch | None = None  # rows of the last slide in which something matured
 
@@ -69,7 +72,7 @@ class Judge:
         inside = {name: logits[judged] for name, logits in arrival.items()}
         self.lifetime.add(inside, examples.label[judged], slide.end)
         if candidate is not None:
-            self.gate.observe(candidate, champion, examples.label)
+            self.gate.observe(candidate, champion, examples.label, slide.end)
         self.baselines.update(examples.ids, examples.label)
         self.drift.learned(examples, slide.number, slide.end)
         if len(examples):
@@ -94,6 +97,7 @@ class Judge:
             psi=self.psi,
             parent=champion,
             baselines=self._baselines(),
+            auc=self.recent.window("candidate", max(self.windows))["auc"] if self._ranked else math.nan,
         )
         return self.gate.judge(question)
 
@@ -102,9 +106,9 @@ class Judge:
         longest = max(self.windows, default=None)
         return {} if longest is None else {name: self.recent.window(name, longest) for name in BASELINES}
 
-    def published(self, slide_end: int) -> None:
+    def published(self, slide_end: int, *, rollback: bool = False) -> None:
         """A new version is in service: the evidence and the drift reference start afresh."""
-        self.gate.published(slide_end)
+        self.gate.published(slide_end, rollback=rollback)
         self.drift.rebase(slide_end)
 
     def evidence(self) -> dict[str, Any]:
