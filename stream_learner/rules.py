@@ -12,7 +12,7 @@ import msgspec
 
 from stream_learner.errors import ConfigError
 from stream_learner.ingest.mapping import RecordReader
-from stream_learner.settings import Config, Duration, Section
+from stream_learner.settings import NOVELTY, Config, Duration, Section
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = frozenset({"user", "item", "session", "time", "label", "type", "id"})
@@ -201,6 +201,7 @@ def _learning(config: Config) -> Iterator[str]:
         yield f"gate.calibration: [{low}, {high}]; expected 0 <= low < high"
     if config.gate.min_positives > config.gate.min_examples:
         yield f"gate.min_positives: {config.gate.min_positives} is more than min_examples {config.gate.min_examples}"
+    yield from _slices(config)
     span = config.judging.span
     for key, value in (("start", span.start), ("end", span.end)):
         if value is not None and _time(value) is None:
@@ -208,6 +209,22 @@ def _learning(config: Config) -> Iterator[str]:
     start, end = _time(span.start), _time(span.end)
     if start is not None and end is not None and start >= end:
         yield f"judging.span: start {span.start} is not before end {span.end}"
+
+
+def _slices(config: Config) -> Iterator[str]:
+    judging = config.judging
+    categorical = {name for topic in config.topics.values() for name in topic.categorical}
+    allowed = ", ".join([*sorted(categorical), *NOVELTY])
+    for name in judging.slices:
+        if name not in NOVELTY and name not in categorical:
+            yield f"judging.slices: {name!r} is no categorical feature of any mapping; allowed: {allowed}"
+    yield from _repeated("judging.slices", judging.slices)
+    for name, values in judging.slice_values.items():
+        if name not in judging.slices or name in NOVELTY:
+            yield f"judging.slice_values.{name}: not a categorical feature in judging.slices"
+        yield from _repeated(f"judging.slice_values.{name}", values)
+        if any(value in ("", "other", "missing") for value in values):
+            yield f"judging.slice_values.{name}: '', other and missing are slices of their own; leave them out"
 
 
 def _outside(config: Config) -> Iterator[str]:

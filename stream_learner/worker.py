@@ -204,6 +204,7 @@ class Worker:
             logit_served=nothing,
             baseline=self.judge.baselines.score(clicks.ids),
             judged=self.judge.in_span(clicks.time, slide.number),
+            unseen=self.judge.slices.arrive(clicks.ids),
         )
         return replace(
             examples,

@@ -82,4 +82,5 @@ def examples(made: Setting, count: int, seed: int, ids: dict[str, list[str]] | N
         logit_served=np.full(count, np.nan, np.float32),
         baseline=np.full((count, 3), 0.1, np.float32),
         judged=np.ones(count, bool),
+        unseen=np.zeros((count, 2), bool),
     )

@@ -16,6 +16,7 @@ from stream_learner.judging.drift import InputDrift
 from stream_learner.judging.gate import Gate, Question, Verdict
 from stream_learner.judging.metrics import finite_or_none, to_logits
 from stream_learner.judging.scoreboard import Scoreboard
+from stream_learner.judging.slices import Slices
 from stream_learner.learning.features import FeatureSchema, NumberColumn
 from stream_learner.settings import Config, Duration
 from stream_learner.windows.slides import Slide
@@ -34,6 +35,7 @@ class Judge:
         self.windows: tuple[Duration, ...] = tuple(config.judging.windows)
         self.lifetime = Scoreboard(names, (), config.judging.exact_max)
         self.recent = Scoreboard(names, self.windows, config.judging.exact_max)
+        self.slices = Slices(config.judging, schema)
         self.baselines = Baselines(schema, config.judging.baseline_smoothing)
         self.drift = InputDrift(
             {column.name: column.source for column in features.numbers if _watched(column, config)},
@@ -118,6 +120,7 @@ class Judge:
         return {
             "lifetime": self.lifetime.capture(),
             "recent": self.recent.capture(),
+            "slices": self.slices.capture(),
             "baselines": self.baselines.capture(),
             "drift": self.drift.capture(),
             "gate": self.gate.capture(),
@@ -127,6 +130,7 @@ class Judge:
     def restore(self, state: dict[str, Any]) -> None:
         self.lifetime.restore(state["lifetime"])
         self.recent.restore(state["recent"])
+        self.slices.restore(state["slices"])
         self.baselines.restore(state["baselines"])
         self.drift.restore(state["drift"])
         self.gate.restore(state["gate"])

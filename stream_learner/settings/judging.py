@@ -10,6 +10,9 @@ from msgspec import Meta
 from stream_learner.settings.base import Duration, Section, section, span
 
 
+NOVELTY = {"new_user": "user", "new_item": "item"}  # slice -> the id it is about, in the order of ExampleBatch.unseen
+
+
 class JudgingSpan(Section, frozen=True):
     start: Annotated[
         str | None, Meta(description="ISO 8601: examples clicked before are not judged; null = from the first")
@@ -30,6 +33,20 @@ class Judging(Section, frozen=True):
     exact_max: Annotated[
         int, Meta(description="examples up to which AUC is exact; beyond, on 65,536 score levels", ge=1000)
     ] = 2_000_000
+    slices: Annotated[
+        list[str],
+        Meta(description="what metrics are split by: categorical features, new_user, new_item (in no earlier example)"),
+    ] = msgspec.field(default_factory=lambda: ["new_user", "new_item"])
+    slice_values: Annotated[
+        dict[str, list[str]],
+        Meta(description="values of a sliced feature by name; others are shown by fingerprint, most frequent first"),
+    ] = msgspec.field(default_factory=dict)
+    slice_top: Annotated[
+        int, Meta(description="values of a feature with a slice of their own; the rest is `other`", ge=1, le=50)
+    ] = 8
+    known_max: Annotated[
+        int, Meta(description="users and items remembered for new_user and new_item, each", ge=1000)
+    ] = 5_000_000
     baseline_smoothing: Annotated[
         float, Meta(description="prior examples in the item and user rate baselines", gt=0)
     ] = 20.0

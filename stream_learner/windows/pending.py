@@ -171,4 +171,5 @@ def _no_examples(ids: int) -> ExampleBatch:
         logit_served=number,
         baseline=np.empty((0, 3), np.float32),
         judged=np.empty(0, bool),
+        unseen=np.empty((0, 2), bool),
     )

@@ -29,6 +29,7 @@ def examples(numbers, ids=None):
         logit_served=nothing,
         baseline=np.full((n, 3), np.nan, np.float32),
         judged=np.ones(n, bool),
+        unseen=np.zeros((n, 2), bool),
     )
 
 
