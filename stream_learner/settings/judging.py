@@ -9,7 +9,6 @@ from msgspec import Meta
 
 from stream_learner.settings.base import Duration, Section, section, span
 
-
 NOVELTY = {"new_user": "user", "new_item": "item"}  # slice -> the id it is about, in the order of ExampleBatch.unseen
 
 
