@@ -15,7 +15,7 @@ from stream_learner.judging.baselines import BASELINES, Baselines
 from stream_learner.judging.drift import InputDrift
 from stream_learner.judging.gate import Gate, Question, Verdict
 from stream_learner.judging.metrics import finite_or_none, to_logits
-from stream_learner.judging.scoreboard import Scoreboard
+from stream_learner.judging.scoreboard import Origin, Scoreboard
 from stream_learner.judging.slices import Slices
 from stream_learner.learning.features import FeatureSchema, NumberColumn
 from stream_learner.settings import Config, Duration
@@ -33,8 +33,8 @@ class Judge:
         self._start, self._end = _instant(self._span.start, -(2**63)), _instant(self._span.end, 2**63 - 1)
         names = (*MODELS, *BASELINES)
         self.windows: tuple[Duration, ...] = tuple(config.judging.windows)
-        self.lifetime = Scoreboard(names, (), config.judging.exact_max)
-        self.recent = Scoreboard(names, self.windows, config.judging.exact_max)
+        self.board = Scoreboard(names, self.windows, config.judging.exact_max, len(config.judging.slices))
+        self._user = schema.id_column("user")
         self.slices = Slices(config.judging, schema)
         self.baselines = Baselines(schema, config.judging.baseline_smoothing)
         self.drift = InputDrift(
@@ -53,6 +53,7 @@ class Judge:
 
     def arrived(self, examples: ExampleBatch, slide: Slide) -> None:
         """A slide's examples came in."""
+        self.board.maturity.arrived(self.slices.numbered(examples), slide.end)
         self.drift.observe(examples, slide.number, slide.end)
 
     def matured(
@@ -66,10 +67,9 @@ class Judge:
             "served": examples.logit_served,
             **{name: to_logits(examples.baseline[:, i]) for i, name in enumerate(BASELINES)},
         }
-        judged = examples.judged
-        self.recent.add(arrival, examples.label, slide.end)
-        inside = {name: logits[judged] for name, logits in arrival.items()}
-        self.lifetime.add(inside, examples.label[judged], slide.end)
+        users, slices = examples.ids[:, self._user], self.slices.numbered(examples)
+        origin = Origin(examples.time, users, slices, examples.judged)
+        self.board.add(arrival, examples.label, slide.end, origin)
         if candidate is not None:
             self.gate.observe(candidate, champion, examples.label)
         self.baselines.update(examples.ids, examples.label)
@@ -102,7 +102,7 @@ class Judge:
     def _baselines(self) -> dict[str, Any]:
         """The do-nothing baselines over the longest window, beside the verdict."""
         longest = max(self.windows, default=None)
-        return {} if longest is None else {name: self.recent.window(name, longest) for name in BASELINES}
+        return {} if longest is None else {name: self.board.window(name, longest) for name in BASELINES}
 
     def published(self, slide_end: int) -> None:
         """A new version is in service: the evidence and the drift reference start afresh."""
@@ -111,15 +111,14 @@ class Judge:
 
     def evidence(self) -> dict[str, Any]:
         """What a version's manifest says of quality, NaN as None: the candidate's lifetime, then all by model."""
-        lifetime = {name: self.lifetime.lifetime(name) for name in self.lifetime.names}
-        windows = {str(window): {name: self.recent.window(name, window) for name in MODELS} for window in self.windows}
+        lifetime = {name: self.board.lifetime(name) for name in self.board.names}
+        windows = {str(window): {name: self.board.window(name, window) for name in MODELS} for window in self.windows}
         finite: dict[str, Any] = finite_or_none({**lifetime["candidate"], "lifetime": lifetime, "windows": windows})
         return finite
 
     def capture(self) -> dict[str, Any]:
         return {
-            "lifetime": self.lifetime.capture(),
-            "recent": self.recent.capture(),
+            "board": self.board.capture(),
             "slices": self.slices.capture(),
             "baselines": self.baselines.capture(),
             "drift": self.drift.capture(),
@@ -128,8 +127,7 @@ class Judge:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.lifetime.restore(state["lifetime"])
-        self.recent.restore(state["recent"])
+        self.board.restore(state["board"])
         self.slices.restore(state["slices"])
         self.baselines.restore(state["baselines"])
         self.drift.restore(state["drift"])

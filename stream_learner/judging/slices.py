@@ -37,6 +37,7 @@ class Slices:
     """Says which slices examples belong to. What it has seen is part of the state."""
 
     def __init__(self, settings: Judging, schema: EventSchema) -> None:
+        self._numbers: dict[str, int] = {}
         self._columns = {name: schema.id_column(NOVELTY.get(name, name)) for name in settings.slices}
         self._known = {name: _KnownIds(settings.known_max) for name in settings.slices if name in NOVELTY}
         self._values = {
@@ -62,6 +63,18 @@ class Slices:
         """The slices of each example by feature, in the order of `judging.slices`."""
         return {name: self._membership(name, examples) for name in self._columns}
 
+    def numbered(self, examples: ExampleBatch) -> NDArray[np.int16]:
+        """The slices of each example by feature as numbers, [n, features]; a name keeps its number for life."""
+        columns = []
+        for member in self.of(examples).values():
+            numbers = [self.number(name) for name in member.names]
+            columns.append(np.array(numbers, np.int16)[member.codes])
+        return np.stack(columns, axis=1) if columns else np.empty((len(examples), 0), np.int16)
+
+    def number(self, name: str) -> int:
+        """The number of a slice, the next free one for a new name."""
+        return self._numbers.setdefault(name, len(self._numbers))
+
     def names(self) -> list[str]:
         """Every slice there is now, empty ones included."""
         return [name for feature in self._columns for name in self._labels(feature)]
@@ -82,11 +95,13 @@ class Slices:
 
     def capture(self) -> dict[str, Any]:
         return {
+            "numbers": dict(self._numbers),
             "known": {name: known.capture() for name, known in self._known.items()},
             "values": {name: values.capture() for name, values in self._values.items()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        self._numbers = {str(name): int(number) for name, number in state["numbers"].items()}
         for name, known in self._known.items():
             known.restore(state["known"][name])
         for name, values in self._values.items():

@@ -27,7 +27,7 @@ def examples(numbers, ids=None):
         logit_candidate=nothing,
         logit_champion=nothing,
         logit_served=nothing,
-        baseline=np.full((n, 3), np.nan, np.float32),
+        baseline=np.full((n, 4), np.nan, np.float32),
         judged=np.ones(n, bool),
         unseen=np.zeros((n, 2), bool),
     )
