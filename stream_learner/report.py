@@ -56,6 +56,8 @@ def report(worker: Worker, watch: Stopwatch, events_before: int) -> dict[str, An
         "champion_metrics": judge.board.lifetime("champion"),
         "served_metrics": judge.board.lifetime("served"),
         "baselines": {name: judge.board.lifetime(name) for name in BASELINES},
+        "slices": judge.slice_metrics(),
+        "drift": judge.drift.report(),
         "verdicts": {"passed": tally.passed, "held": tally.held},
         "versions": list(worker.publisher.versions),
         "champion": worker.publisher.champion,

@@ -237,6 +237,9 @@ def _outside(config: Config) -> Iterator[str]:
         yield "dead_letters.kind: kafka needs source.kind kafka; use file"
     if config.dedupe.window is not None and all(topic.fields.id is None for topic in config.topics.values()):
         yield f"dedupe.window: {config.dedupe.window}, but no topic maps fields.id; name the field or set null"
+    drift = config.drift
+    if drift.interval > drift.run_length:
+        yield f"drift.interval: {drift.interval} is longer than drift.run_length {drift.run_length}"
     lease = config.lease
     if lease.heartbeat * 3 > lease.timeout:
         yield f"lease.heartbeat: {lease.heartbeat} is more than a third of lease.timeout {lease.timeout}"
@@ -252,6 +255,9 @@ def _positive(config: Config) -> Iterator[tuple[str, Duration]]:
     yield "lease.heartbeat", config.lease.heartbeat
     yield "shutdown.timeout", config.shutdown.timeout
     yield "drift.window", config.drift.window
+    yield "drift.fixed", config.drift.fixed
+    yield "drift.interval", config.drift.interval
+    yield "drift.run_length", config.drift.run_length
     yield "observing.stuck_after", config.observing.stuck_after
     for window in config.judging.windows:
         yield "judging.windows", window

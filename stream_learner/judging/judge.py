@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,14 +14,18 @@ from numpy.typing import NDArray
 from stream_learner.errors import StateError
 from stream_learner.events import EventSchema, ExampleBatch
 from stream_learner.judging.baselines import BASELINES, Baselines
-from stream_learner.judging.drift import InputDrift
+from stream_learner.judging.drift import DriftWatch
+from stream_learner.judging.drift_inputs import InputColumns
 from stream_learner.judging.gate import Gate, Question, Verdict
 from stream_learner.judging.metrics import finite_or_none, to_logits
 from stream_learner.judging.scoreboard import Origin, Scoreboard
 from stream_learner.judging.slices import Slices
 from stream_learner.learning.features import FeatureSchema, NumberColumn
-from stream_learner.settings import Config, Duration
+from stream_learner.settings import NOVELTY, Config, Duration
+from stream_learner.windows.attribution import Matured
 from stream_learner.windows.slides import Slide
+
+log = logging.getLogger(__name__)
 
 MODELS = ("candidate", "champion", "served")
 _SAMPLE = 64  # rows asked of every version before it is served
@@ -37,12 +43,13 @@ class Judge:
         self._user = schema.id_column("user")
         self.slices = Slices(config.judging, schema)
         self.baselines = Baselines(schema, config.judging.baseline_smoothing)
-        self.drift = InputDrift(
-            {column.name: column.source for column in features.numbers if _watched(column, config)},
-            {column.name: column.column for column in features.ids},
-            config.drift,
-            config.seed,
+        columns = InputColumns(
+            numbers={column.name: column.source for column in features.numbers if _watched(column, config)},
+            ids={column.name: column.column for column in features.ids},
+            unseen=tuple(name for name in NOVELTY if name in config.judging.slices),
+            user=self._user,
         )
+        self.drift = DriftWatch(columns, config.drift, config.seed)
         self.gate = Gate(config.gate)
         self.psi: dict[str, float] = {}  # of the last verdict
         self._sample: ExampleBatch | None = None  # rows of the last slide in which something matured
@@ -54,13 +61,14 @@ class Judge:
     def arrived(self, examples: ExampleBatch, slide: Slide) -> None:
         """A slide's examples came in."""
         self.board.maturity.arrived(self.slices.numbered(examples), slide.end)
-        self.drift.observe(examples, slide.number, slide.end)
+        self.drift.arrived(examples, slide.number, slide.end)
 
     def matured(
-        self, examples: ExampleBatch, candidate: NDArray[np.float32] | None, champion: NDArray[np.float32], slide: Slide
+        self, matured: Matured, candidate: NDArray[np.float32] | None, champion: NDArray[np.float32], slide: Slide
     ) -> None:
         """Examples got their labels. `candidate` (None = it has learned nothing yet) and `champion` (NaN = there is
         none) are logits as of now, before these are learned. [n]"""
+        examples = matured.examples
         arrival = {
             "candidate": examples.logit_candidate,
             "champion": examples.logit_champion,
@@ -73,7 +81,9 @@ class Judge:
         if candidate is not None:
             self.gate.observe(candidate, champion, examples.label)
         self.baselines.update(examples.ids, examples.label)
-        self.drift.learned(examples, slide.number, slide.end)
+        span = slide.start, slide.end
+        for finding in self.drift.matured(examples, matured.delays(), champion, slide.number, span):
+            log.warning("slide %d: %s", slide.number, finding)
         if len(examples):
             self._sample = examples.take(slice(-_SAMPLE, None))
 
@@ -88,7 +98,7 @@ class Judge:
 
     def verdict(self, slide: Slide, *, finite: bool, champion: int | None) -> Verdict:
         """The gate's answer for this slide, with every number it used."""
-        self.psi = self.drift.psi()
+        self.psi = self.drift.psi(slide.end)
         question = Question(
             slide=slide.number,
             slide_end=slide.end,
@@ -104,10 +114,25 @@ class Judge:
         longest = max(self.windows, default=None)
         return {} if longest is None else {name: self.board.window(name, longest) for name in BASELINES}
 
-    def published(self, slide_end: int) -> None:
-        """A new version is in service: the evidence and the drift reference start afresh."""
+    def published(self, slide_end: int, score: Callable[[ExampleBatch], NDArray[np.float32]]) -> None:
+        """A new version, whose logits `score` gives, is in service: the evidence and the drift reference start
+        afresh."""
         self.gate.published(slide_end)
-        self.drift.rebase(slide_end)
+        self.drift.published(slide_end, score)
+
+    def drift_numbers(self) -> dict[str, Any]:
+        """What the drift detectors say, for the verdict's record; NaN as None."""
+        finite: dict[str, Any] = finite_or_none(self.drift.numbers())
+        return finite
+
+    def slice_metrics(self) -> dict[str, Any]:
+        """The candidate's metrics by slice: over the lifetime, and over the longest window."""
+        longest = max(self.windows, default=None)
+        spans = {"lifetime": None} | ({} if longest is None else {str(longest): longest})
+        return {
+            name: {label: self.board.slice("candidate", number, span) for label, span in spans.items()}
+            for name, number in self.slices.numbers().items()
+        }
 
     def evidence(self) -> dict[str, Any]:
         """What a version's manifest says of quality, NaN as None: the candidate's lifetime, then all by model."""

@@ -67,13 +67,13 @@ class Slices:
         """The slices of each example by feature as numbers, [n, features]; a name keeps its number for life."""
         columns = []
         for member in self.of(examples).values():
-            numbers = [self.number(name) for name in member.names]
+            numbers = [self._numbers.setdefault(name, len(self._numbers)) for name in member.names]
             columns.append(np.array(numbers, np.int16)[member.codes])
         return np.stack(columns, axis=1) if columns else np.empty((len(examples), 0), np.int16)
 
-    def number(self, name: str) -> int:
-        """The number of a slice, the next free one for a new name."""
-        return self._numbers.setdefault(name, len(self._numbers))
+    def numbers(self) -> dict[str, int]:
+        """The number of every slice there is now and that an example has been put into a feature of."""
+        return {name: self._numbers[name] for name in self.names() if name in self._numbers}
 
     def names(self) -> list[str]:
         """Every slice there is now, empty ones included."""

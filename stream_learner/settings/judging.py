@@ -52,9 +52,33 @@ class Judging(Section, frozen=True):
 
 
 class Drift(Section, frozen=True):
-    window: Annotated[
-        Duration, Meta(description="span of recent examples compared with the champion's training window")
-    ] = span("1h")
+    window: Annotated[Duration, Meta(description="span of recent examples compared with the reference")] = span("1h")
+    reference: Annotated[
+        Literal["champion", "last_week", "fixed"],
+        Meta(
+            description="what is compared with: the champion's training window, the same window a week before, or the "
+            "first `fixed` of the stream"
+        ),
+    ] = "champion"
+    fixed: Annotated[Duration, Meta(description="span of the reference `fixed`")] = span("1d")
+    interval: Annotated[Duration, Meta(description="event time between two looks")] = span("15m")
+    run_length: Annotated[
+        Duration,
+        Meta(
+            description="mean event time between two false alarms, all features and tests together: half of the budget "
+            "is for the tests of each look (Benjamini-Hochberg), half for the detectors on the matured loss"
+        ),
+    ] = span("30d")
+    min_psi: Annotated[float, Meta(description="smallest PSI worth an alarm", ge=0)] = 0.1
+    min_share: Annotated[
+        float, Meta(description="smallest change of a share of missing values or new ids worth an alarm", ge=0, le=1)
+    ] = 0.05
+    min_change: Annotated[
+        float, Meta(description="smallest change of the log-odds of a purchase worth an alarm", gt=0)
+    ] = 0.2
+    min_auc: Annotated[
+        float, Meta(description="smallest AUC of the two-sample classifier worth an alarm", ge=0.5, le=1)
+    ] = 0.55
     bins: Annotated[int, Meta(description="quantile bins of a feature's reference", ge=2, le=100)] = 10
     aggregates: Annotated[
         list[str],
