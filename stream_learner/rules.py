@@ -12,7 +12,7 @@ import msgspec
 
 from stream_learner.errors import ConfigError
 from stream_learner.ingest.mapping import RecordReader
-from stream_learner.settings import Config, Duration, Section
+from stream_learner.settings import NOVELTY, Config, Duration, Section
 from stream_learner.settings.base import is_url
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -198,6 +198,7 @@ def _learning(config: Config) -> Iterator[str]:
     network = config.learning.network
     if network not in ("logistic", "mlp", "dcn_v2") and not re.fullmatch(r"[\w.]+:\w+", network):
         yield f"learning.network: {network!r}; expected logistic, mlp, dcn_v2 or module:function"
+    yield from _slices(config)
     span = config.judging.span
     for key, value in (("start", span.start), ("end", span.end)):
         if value is not None and _time(value) is None:
@@ -224,6 +225,22 @@ def _gate(config: Config) -> Iterator[str]:
         yield f"gate.evidence_window: {gate.evidence_window} is shorter than slides.slide {config.slides.slide}"
 
 
+def _slices(config: Config) -> Iterator[str]:
+    judging = config.judging
+    categorical = {name for topic in config.topics.values() for name in topic.categorical}
+    allowed = ", ".join([*sorted(categorical), *NOVELTY])
+    for name in judging.slices:
+        if name not in NOVELTY and name not in categorical:
+            yield f"judging.slices: {name!r} is no categorical feature of any mapping; allowed: {allowed}"
+    yield from _repeated("judging.slices", judging.slices)
+    for name, values in judging.slice_values.items():
+        if name not in judging.slices or name in NOVELTY:
+            yield f"judging.slice_values.{name}: not a categorical feature in judging.slices"
+        yield from _repeated(f"judging.slice_values.{name}", values)
+        if any(value in ("", "other", "missing") for value in values):
+            yield f"judging.slice_values.{name}: '', other and missing are slices of their own; leave them out"
+
+
 def _outside(config: Config) -> Iterator[str]:
     start = config.source.start
     if start not in ("earliest", "latest") and _time(start) is None:
@@ -235,6 +252,9 @@ def _outside(config: Config) -> Iterator[str]:
     if config.dedupe.window is not None and all(topic.fields.id is None for topic in config.topics.values()):
         yield f"dedupe.window: {config.dedupe.window}, but no topic maps fields.id; name the field or set null"
     yield from _places(config)
+    drift = config.drift
+    if drift.interval > drift.run_length:
+        yield f"drift.interval: {drift.interval} is longer than drift.run_length {drift.run_length}"
     lease = config.lease
     if lease.heartbeat * 3 > lease.timeout:
         yield f"lease.heartbeat: {lease.heartbeat} is more than a third of lease.timeout {lease.timeout}"
@@ -273,6 +293,9 @@ def _positive(config: Config) -> Iterator[tuple[str, Duration]]:
     yield "lease.heartbeat", config.lease.heartbeat
     yield "shutdown.timeout", config.shutdown.timeout
     yield "drift.window", config.drift.window
+    yield "drift.fixed", config.drift.fixed
+    yield "drift.interval", config.drift.interval
+    yield "drift.run_length", config.drift.run_length
     yield "observing.stuck_after", config.observing.stuck_after
     for window in config.judging.windows:
         yield "judging.windows", window
