@@ -14,6 +14,7 @@ from typing import Any
 
 from stream_learner.durable import make_folder, write_file
 from stream_learner.errors import ConfigError, FatalError, UnavailableError
+from stream_learner.gaps import OnGap
 from stream_learner.ingest.dead_letters import DeadLetterSink, FileDeadLetters
 from stream_learner.ingest.opening import open_source
 from stream_learner.learning.runtime import configure_tensorflow
@@ -37,7 +38,12 @@ _LOOK_S = 0.2
 
 
 def run(
-    config: Config, *, until_end: bool, journal: str | None = None, report_path: str | None = None
+    config: Config,
+    *,
+    until_end: bool,
+    journal: str | None = None,
+    report_path: str | None = None,
+    on_gap: OnGap = "stop",
 ) -> dict[str, Any]:
     """Learns until SIGTERM or SIGINT, or with `until_end` to the ends the log has now. Returns the report.
 
@@ -59,7 +65,7 @@ def run(
             _adopt_journal(Path(journal), state)
         watch = Stopwatch()
         around = Surroundings(open_source(config), dead_letters(config), announcer(config), metrics, health)
-        worker = stack.enter_context(Worker(config, around, lease, until_end=until_end))
+        worker = stack.enter_context(Worker(config, around, lease, until_end=until_end, on_gap=on_gap))
         try:
             content = _learn(worker, stopping, watch, bounded=until_end)
         except FatalError as error:

@@ -22,6 +22,7 @@ from stream_learner import config as configs
 from stream_learner.durable import make_folder, recover_folder
 from stream_learner.errors import ConfigError, StateError
 from stream_learner.events import EventBatch, ExampleBatch
+from stream_learner.gaps import OnGap
 from stream_learner.ingest.dead_letters import DeadLetterSink
 from stream_learner.ingest.identity import Deduplicator
 from stream_learner.ingest.source import Partition, Source
@@ -77,7 +78,9 @@ class Capture:
 class Worker:
     """One learner on one state folder, under a lease it holds. Use as `with Worker(...) as worker: worker.run()`."""
 
-    def __init__(self, config: Config, around: Surroundings, lease: Lease, *, until_end: bool) -> None:
+    def __init__(
+        self, config: Config, around: Surroundings, lease: Lease, *, until_end: bool, on_gap: OnGap = "stop"
+    ) -> None:
         self.config = config
         self.around = around
         self.lease = lease
@@ -91,7 +94,7 @@ class Worker:
         self.snapshots = Snapshots(state / "snapshots", config.snapshot.keep, token=lease.token, fence=lease.prove)
         self.commands = Commands(state / "commands", lease.prove)
         reading = around.source, self.journal, around.letters, self.tally
-        self.intake = Intake(config, self.schema, *reading, until_end=until_end)
+        self.intake = Intake(config, self.schema, *reading, until_end=until_end, on_gap=on_gap)
         self.identities = Deduplicator(config.dedupe.window) if config.dedupe.window else None
         self.aggregates = Aggregates(config, self.schema)
         self.attribution = Attribution(config, self.schema)
@@ -126,11 +129,10 @@ class Worker:
     def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Slide after slide until `stopping` says so or a bounded log ends; then a last snapshot."""
         self._stopping = stopping
-        while (slide := self.intake.next_slide(self._carry_out, self._turn)) is not None:
+        while (slide := self.intake.next_slide(self._carry_out, self._turn, self._keep)) is not None:
             self.run_slide(slide)
         self.around.health.stopping()
-        self._capture(None)
-        self.writer.drain()
+        self._keep()
 
     def _turn(self) -> bool:
         """Once per round of reading: shows life, takes operator commands; False to stop."""
@@ -265,6 +267,11 @@ class Worker:
         capture = Capture(self.intake.slides.number, version, self.capture(), dict(self.intake.positions))
         self.writer.submit(capture)
         self.around.metrics.captures_waiting.set(self.writer.waiting)
+
+    def _keep(self) -> None:
+        """A snapshot of the state as it is, also between two slides; returns when it is durable."""
+        self._capture(None)
+        self.writer.drain()
 
     def _write(self, capture: Capture) -> None:
         """Steps 4 to 9 of the commit protocol, on the writer thread."""

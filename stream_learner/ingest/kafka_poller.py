@@ -12,18 +12,27 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import kafka
 import numpy as np
-from kafka.errors import OffsetOutOfRangeError
+from kafka.errors import LogTruncationError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 
-from stream_learner.errors import DataError, FatalError, RetryableError, UnavailableError
-from stream_learner.ingest.kafka_client import FOREIGN, Connector, Patience, clear_drained, cluster_of, native, ours
+from stream_learner.errors import FatalError, RetryableError, UnavailableError
+from stream_learner.ingest.kafka_client import (
+    FOREIGN,
+    Connector,
+    Patience,
+    clear_drained,
+    cluster_of,
+    native,
+    ours,
+    translated,
+)
 from stream_learner.ingest.lanes import Lanes
-from stream_learner.ingest.positions import check_position
+from stream_learner.ingest.positions import GapError, Missing, check_positions, check_topics
 from stream_learner.ingest.source import Partition, RecordBatch
 
 log = logging.getLogger(__name__)
@@ -54,7 +63,7 @@ class Poller(threading.Thread):
         self._ask_at = 0.0
         self._beyond: dict[Partition, int] = {}
         self._assigned = set(lanes.positions())
-        self._topic_ids = {p.topic: cluster_of(consumer).topic_id(p.topic) for p in self._assigned}
+        self._topic_ids = self._ids(p.topic for p in self._assigned)
 
     # Mail from other threads.
 
@@ -92,6 +101,8 @@ class Poller(threading.Thread):
             self._ask_ends()
         except OffsetOutOfRangeError as error:
             self._out_of_range(error)
+        except LogTruncationError as error:
+            self._cut(error)
         except FOREIGN as error:
             self._trouble(error, "polling")
 
@@ -181,8 +192,7 @@ class Poller(threading.Thread):
         begins = ours(self._consumer.beginning_offsets(partitions, timeout_ms=ANSWER_MS))
         ends = ours(self._consumer.end_offsets(partitions, timeout_ms=ANSWER_MS))
         self._check_topic_ids()
-        for partition, position in positions.items():
-            check_position(partition, position, begins[partition], None)
+        check_positions(positions, {partition: (begins[partition], None) for partition in positions})
         self._check_beyond(positions, ends)
 
     def _check_beyond(self, positions: dict[Partition, int], ends: dict[Partition, int]) -> None:
@@ -190,16 +200,25 @@ class Poller(threading.Thread):
         self._beyond = looks
         for partition, count in looks.items():
             if count >= _LOOKS_BEFORE_BEYOND:
-                check_position(partition, positions[partition], 0, ends[partition])
+                check_positions({partition: positions[partition]}, {partition: (0, ends[partition])})
 
     def _check_topic_ids(self) -> None:
-        for topic, known in self._topic_ids.items():
-            now = cluster_of(self._consumer).topic_id(topic)
-            if known is not None and now is not None and now != known:
-                raise DataError(
-                    f"topic {topic} was deleted and created again while it was read (id {known}, now {now}): offsets "
-                    "of the old log mean nothing in the new one. Give `state` a new folder to begin anew"
-                )
+        now = self._ids(self._topic_ids)
+        if now != self._topic_ids:
+            positions = self._positions()
+            check_topics(positions, dict.fromkeys(positions, (0, None)), self._topic_ids, now)
+
+    def _ids(self, topics: Iterable[str]) -> dict[str, Any]:
+        found = {topic: cluster_of(self._consumer).topic_id(topic) for topic in topics}
+        return {topic: identity for topic, identity in found.items() if identity is not None}
+
+    def _cut(self, error: LogTruncationError) -> None:
+        """A new leader had less than we have read: by the epochs the log is ours up to a known offset only."""
+        positions, lasts = self._positions(), ours(error.divergent_offsets)
+        known = {partition: last.offset for partition, last in sorted(lasts.items()) if last is not None}
+        if not known:
+            raise translated(error, "fetching") from error
+        raise GapError([Missing(p, positions[p], "beyond", 0, end) for p, end in known.items()]) from error
 
     # Commits: for lag tools only, so a failure is counted and forgotten.
 

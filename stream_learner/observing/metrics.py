@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stream_learner.worker import Worker
 
 PREFIX = "stream_learner"
-FATES = ("accepted", "ignored", "late", "dead", "duplicate")
+FATES = ("accepted", "ignored", "late", "dead", "duplicate", "skipped")
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # about 3 steps a decade

@@ -125,6 +125,7 @@ class Publisher:
             slide_end_us=occasion.slide_end,
             event_time_span=None if tally.first_time is None else (tally.first_time, tally.last_time or 0),
             offsets=_ranges(tally),
+            gaps=tally.gaps,
             metrics=occasion.metrics,
             verdict=occasion.verdict,
             config_hash=self._hash,
