@@ -16,7 +16,7 @@ from stream_learner import config as configs
 from stream_learner.gaps import OnGap
 from stream_learner.ingest.dead_letters import MemoryDeadLetters
 from stream_learner.ingest.memory import MemoryRecord, MemorySource
-from stream_learner.ingest.source import Partition
+from stream_learner.ingest.source import Partition, Source
 from stream_learner.intake import Intake
 from stream_learner.journal import AnyEntry, Command, MemoryJournal
 from stream_learner.settings import Config
@@ -107,7 +107,7 @@ class Worker:
     """An intake on its journal, and what came out of it."""
 
     config: Config
-    source: MemorySource
+    source: Source
     journal: MemoryJournal
     until_end: bool
     state: dict[str, Any] | None = None
