@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stream_learner.agenda import Agenda, places
+from stream_learner.config_change import ConfigSwitched, new_values
 from stream_learner.errors import DataError, RetryableError, StateError
 from stream_learner.events import EventSchema
 from stream_learner.gaps import OnGap, decided
@@ -24,6 +25,7 @@ from stream_learner.ingest.source import Partition, RecordBatch, Source
 from stream_learner.journal import (
     AnyEntry,
     Command,
+    ConfigChange,
     End,
     Gap,
     Journal,
@@ -136,7 +138,7 @@ class Intake:
 
     def _bridge(self, error: GapError) -> None:
         """Decides to go on behind what the log has lost, where that is asked for and can still be decided."""
-        if self._repeating:
+        if self.repeating:
             raise GapError(error.missing, settled=True) from error
         for entry in decided(error, self._on_gap, self.positions, self.slides.number):
             self._decide(entry)
@@ -158,7 +160,7 @@ class Intake:
 
     def decide(self, name: str, arguments: dict[str, int | str | bool | None], command_id: str) -> Command | None:
         """Journals an operator command to take effect now; None while older entries are still being obeyed."""
-        if self._repeating:
+        if self.repeating:
             return None
         entry = Command(slide=self.slides.number, id=command_id, name=name, arguments=arguments)
         self._journal.append(entry)
@@ -166,7 +168,7 @@ class Intake:
         return entry
 
     @property
-    def _repeating(self) -> bool:
+    def repeating(self) -> bool:
         """Whether earlier decisions are still being obeyed, so that none may be added."""
         return bool(self._agenda) or self.slides.number < self._settled
 
@@ -221,6 +223,9 @@ class Intake:
                     f"the journal goes on in a new log: {self._agenda}. Point the source at that log, from {where} on, "
                     "and start again on the same state: what was read of the old one is in its snapshot"
                 )
+            if isinstance(entry, ConfigChange):
+                keep()
+                raise ConfigSwitched(new_values(entry))
             self._agenda.pop()
             if isinstance(entry, Command):
                 self.applied += 1
@@ -259,7 +264,7 @@ class Intake:
         batch = self._source.poll(wanted, _POLL_S)
         if batch is not None:
             self._take(batch)
-        if self._repeating:
+        if self.repeating:
             if batch is None and wanted <= self._source.ended():
                 raise DataError(
                     f"the log ends before {self._missing()}. Put the missing records back (from an archive of the "
@@ -287,7 +292,7 @@ class Intake:
     def _may_read(self, partition: Partition) -> bool:
         """While the journal is obeyed, no partition is read beyond its next entry, and none that rests: it gave
         nothing more until it woke."""
-        if self._repeating and self.watermark.resting(partition):
+        if self.repeating and self.watermark.resting(partition):
             return False
         stop = self._agenda.stop(partition)
         return stop is None or self.positions[partition] < stop
@@ -302,7 +307,7 @@ class Intake:
         if stop is not None and batch.next_offset > stop:
             batch, rest = batch.split(stop)
             self._held[partition] = rest
-        if not self._repeating:
+        if not self.repeating:
             self._go_on()
             if self.watermark.resting(partition):
                 self._wake(partition)

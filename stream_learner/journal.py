@@ -18,6 +18,7 @@ import logging
 import zlib
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -104,10 +105,12 @@ class Command(Entry, frozen=True, tag="command"):
 
 
 class ConfigChange(Entry, frozen=True, tag="config_change"):
-    """Model keys of the config changed by an operator's decision; hashes before and after."""
+    """Model keys of the config changed by an operator's decision; hashes before and after, and per key the old and the
+    new value."""
 
     before: str
     after: str
+    keys: dict[str, tuple[Any, Any]]
 
 
 class Requeue(Entry, frozen=True, tag="requeue"):

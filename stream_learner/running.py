@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from stream_learner import config as configs
+from stream_learner.config_change import ConfigSwitched
 from stream_learner.durable import make_folder, write_file
 from stream_learner.errors import ConfigError, FatalError, UnavailableError
 from stream_learner.gaps import OnGap
@@ -64,13 +66,19 @@ def run(
         if journal is not None:
             _adopt_journal(Path(journal), state)
         watch = Stopwatch()
-        around = Surroundings(open_source(config), dead_letters(config), announcer(config), metrics, health)
-        worker = stack.enter_context(Worker(config, around, lease, until_end=until_end, on_gap=on_gap))
-        try:
-            content = _learn(worker, stopping, watch, bounded=until_end)
-        except FatalError as error:
-            health.failed(str(error))
-            raise
+        content, wanted = None, config
+        while content is None:
+            around = Surroundings(open_source(config), dead_letters(config), announcer(config), metrics, health)
+            worker = Worker(config, around, lease, until_end=until_end, on_gap=on_gap, wanted=wanted)
+            with worker:
+                try:
+                    content = _learn(worker, stopping, watch, bounded=until_end)
+                except ConfigSwitched as switched:
+                    log.info("going on under other model keys: %s", switched)
+                    config, wanted = configs.with_values(config, switched.values), worker.wanted
+                except FatalError as error:
+                    health.failed(str(error))
+                    raise
         if content and report_path is not None:
             write_report(content, Path(report_path))
         return content

@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stream_learner import config as configs
+from stream_learner import config_change
+from stream_learner.config_change import ConfigSwitched
 from stream_learner.durable import make_folder, recover_folder
 from stream_learner.errors import ConfigError, StateError
 from stream_learner.events import EventBatch, ExampleBatch
@@ -79,9 +81,17 @@ class Worker:
     """One learner on one state folder, under a lease it holds. Use as `with Worker(...) as worker: worker.run()`."""
 
     def __init__(
-        self, config: Config, around: Surroundings, lease: Lease, *, until_end: bool, on_gap: OnGap = "stop"
+        self,
+        config: Config,
+        around: Surroundings,
+        lease: Lease,
+        *,
+        until_end: bool,
+        on_gap: OnGap = "stop",
+        wanted: Config | None = None,
     ) -> None:
-        self.config = config
+        self.config = config  # in force
+        self.wanted = wanted or config  # the user's, where the journal has not come to it yet
         self.around = around
         self.lease = lease
         make_folder(state := Path(config.state))
@@ -107,6 +117,7 @@ class Worker:
         self._snapshot_at: int | None = None  # slide end of the last snapshot, us
         self._captured_at = time.monotonic()
         self._head = configs.model_head(config)
+        self._config_left = False  # `wanted` is to be adopted when something new may be decided
         self._last_end: int | None = None  # end of the last slide, us
         self._stopping: Callable[[], bool] = lambda: False
 
@@ -122,6 +133,7 @@ class Worker:
         """Restores the newest whole snapshot, repeats what a crash may have cut off, and begins to read."""
         self.around.health.starting("restoring")
         self.restore()
+        self._config_left = configs.model_hash(self.wanted) != self._head["config_hash"]
         self.intake.start(self.publisher.settled())
         self.around.metrics.started(self)
         self.around.health.running()
@@ -140,7 +152,16 @@ class Worker:
         self.lease.check()
         self.writer.check()
         self.take_commands()
+        if self._config_left and not self.intake.repeating:
+            self._adopt_config()
         return not self._stopping()
+
+    def _adopt_config(self) -> None:
+        """Model keys that were changed while the worker was away take effect before the next slide."""
+        entry = config_change.change(self.config, self.wanted, self.intake.slides.number)
+        self._keep()
+        self.journal.append(entry)
+        raise ConfigSwitched(config_change.new_values(entry))
 
     def run_slide(self, slide: Slide) -> None:
         """The path of a slide's events, from aggregates to the commit."""
@@ -384,11 +405,16 @@ class Worker:
         for rejected in self.snapshots.rejected:
             log.error("snapshot %s is not whole (%s), taking the one before", rejected.path, rejected.reason)
         if snapshot is None:
+            self.wanted = config_change.begin(self.config, self.wanted, self.journal.entries)
             self.verdicts.cut(0)
             return
-        configs.require_same_model(snapshot.head, self.config)
+        pending = self.journal.from_position(snapshot.state["intake"]["applied"])
+        change = config_change.resolve(snapshot.head, self.config, self.wanted, pending)
         for name, part in self._parts().items():
             part.restore(snapshot.state[name])
+        if change is not None:
+            self.intake.applied += 1
+            log.warning("from slide %d on under other model keys: %s", change.slide, change.keys)
         self.verdicts.cut(snapshot.state["verdicts"])
         self._last_end = self._snapshot_at = snapshot.state["last_end"]
         if self.publisher.champion is not None:
