@@ -11,6 +11,7 @@ import kafka
 
 from stream_learner.errors import ConfigError, RetryableError
 from stream_learner.ingest.kafka_client import Connector, Patience, cluster_of, native, ours, retry
+from stream_learner.ingest.kafka_group import Group
 from stream_learner.ingest.kafka_poller import ANSWER_MS, Poller
 from stream_learner.ingest.lanes import Lanes
 from stream_learner.ingest.positions import (
@@ -39,9 +40,9 @@ class KafkaSource:
         self._begin_at = parse_start(config.start)
         self._connector = Connector(config.kafka)
         self._patience = Patience(config.kafka.retry_timeout.seconds)
+        self.group = Group(self._connector, config.kafka.group_id, config.kafka.refresh_partitions.seconds)
         self._capacity = config.queue_records
         self._lanes = Lanes(self._capacity)
-        self._failed_commits = 0  # of earlier readings
         self._closing = threading.Event()
         self._consumer: Any = None
         self._poller: Poller | None = None
@@ -49,11 +50,6 @@ class KafkaSource:
         self._waiting: Bounds = {}  # partitions that exist and are not read (yet)
         self._reading: set[Partition] = set()
         self._look_at = 0.0
-
-    @property
-    def commit_failures(self) -> int:
-        """Commits that did not reach the broker."""
-        return self._failed_commits + (self._poller.commit_failures if self._poller else 0)
 
     def start(
         self, positions: Mapping[Partition, int] | None, *, until_end: bool, topic_ids: Mapping[str, str] | None = None
@@ -124,7 +120,7 @@ class KafkaSource:
     def _forget(self) -> None:
         """Ends an earlier reading, with what waits of it."""
         self._disconnect()
-        self._failed_commits, self._poller, self._consumer = self.commit_failures, None, None
+        self._poller = self._consumer = None
         self._lanes = Lanes(self._capacity)
         self._reading = set()
 
@@ -185,7 +181,7 @@ class KafkaSource:
         for partition, position in positions.items():
             self._consumer.seek(native(partition), position)
             self._open_lane(partition, position, bounds[partition][1])
-        self._poller = Poller(self._consumer, self._connector, self._lanes, self._patience, self._config.group_id)
+        self._poller = Poller(self._consumer, self._lanes, self._patience, self.group)
         self._poller.start()
 
     def _open_lane(self, partition: Partition, position: int, end: int) -> None:

@@ -15,15 +15,12 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import kafka
 import numpy as np
 from kafka.errors import LogTruncationError, OffsetOutOfRangeError
-from kafka.structs import OffsetAndMetadata
 
 from stream_learner.errors import FatalError, RetryableError, UnavailableError
 from stream_learner.ingest.kafka_client import (
     FOREIGN,
-    Connector,
     Patience,
     clear_drained,
     cluster_of,
@@ -31,6 +28,7 @@ from stream_learner.ingest.kafka_client import (
     ours,
     translated,
 )
+from stream_learner.ingest.kafka_group import Group
 from stream_learner.ingest.lanes import Lanes
 from stream_learner.ingest.positions import GapError, Missing, check_positions, check_topics
 from stream_learner.ingest.source import Partition, RecordBatch
@@ -40,23 +38,19 @@ log = logging.getLogger(__name__)
 ANSWER_MS = 2500  # how long one question to the broker may take
 _ASK_EVERY_S = 1.0
 _POLL_S = 0.1
-_COMMIT_MS = 1500
 _LOOKS_BEFORE_BEYOND = 2  # a new leader may for a moment know less than the old one told
 
 
 class Poller(threading.Thread):
     """Fills `lanes` from an assigned `consumer` until `stopping` is set; closes the consumer when it ends."""
 
-    def __init__(self, consumer: Any, connector: Connector, lanes: Lanes, patience: Patience, group_id: str) -> None:
+    def __init__(self, consumer: Any, lanes: Lanes, patience: Patience, group: Group) -> None:
         super().__init__(name="kafka-poller", daemon=True)
         self.stopping = threading.Event()
-        self.commit_failures = 0
         self._consumer = consumer
-        self._connector = connector
         self._lanes = lanes
         self._patience = patience
-        self._group_id = group_id
-        self._committer: Any = None
+        self._group = group
         self._mail = threading.Lock()
         self._to_commit: dict[Partition, int] = {}
         self._to_add: list[tuple[Partition, int]] = []
@@ -87,10 +81,9 @@ class Poller(threading.Thread):
             self._lanes.fail(error)
         finally:
             self._lanes.fail(UnavailableError("the thread that polls Kafka has stopped; its error is in the log"))
-            for client in (self._consumer, self._committer):
-                if client is not None:
-                    with contextlib.suppress(*FOREIGN):
-                        client.close(autocommit=False, timeout_ms=500)
+            with contextlib.suppress(*FOREIGN):
+                self._consumer.close(autocommit=False, timeout_ms=500)
+            self._group.close()
 
     def _turn(self) -> None:
         self._take_in_partitions()
@@ -220,27 +213,13 @@ class Poller(threading.Thread):
             raise translated(error, "fetching") from error
         raise GapError([Missing(p, positions[p], "beyond", 0, end) for p, end in known.items()]) from error
 
-    # Commits: for lag tools only, so a failure is counted and forgotten.
-
     def _send_commits(self) -> None:
         with self._mail:
             positions, self._to_commit = self._to_commit, {}
-        if not positions:
-            return
-        offsets = {native(p): OffsetAndMetadata(offset, "", -1) for p, offset in positions.items()}
-        try:
-            if self._committer is None:
-                # A client of its own: a consumer with a group waits for the group's coordinator before it fetches.
-                self._committer = self._connector.open(
-                    kafka.KafkaConsumer,
-                    group_id=self._group_id,
-                    enable_auto_commit=False,
-                    bootstrap_timeout_ms=_COMMIT_MS,
-                )
-            self._committer.commit(offsets, timeout_ms=_COMMIT_MS)
-        except (FatalError, *FOREIGN) as error:
-            self.commit_failures += 1
-            log.warning("offsets not committed (failure %d): %s", self.commit_failures, error)
+        if positions:
+            self._group.commit(positions)
+        else:
+            self._group.look()
 
 
 def _batch(partition: Partition, records: list[Any], position: int) -> RecordBatch:
