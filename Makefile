@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-quality faults fuzz lock clean
+.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-gate bench-quality faults fuzz lock clean
 
 KILLS ?= 20
 SEED ?= 7
@@ -60,6 +60,10 @@ bench: setup
 # Protocols P1 and P2 with the peers beside: bench-quality [OUT=q.json] [DATA=DIR] [METHODS=a,b]
 bench-quality: bench-setup
 	$(BIN)/python -m benchmarks.quality --data $(DATA) $(if $(OUT),--out $(OUT)) $(if $(METHODS),--methods $(METHODS))
+
+# False publishing under continuous looks, and what it takes to find a real gain.
+bench-gate: setup
+	$(BIN)/python -m benchmarks.gate $(if $(OUT),--out $(OUT))
 
 # Kills the worker at every step of its commit protocol, on real Kafka, and compares what comes of it.
 faults: setup

@@ -147,7 +147,7 @@ class Aggregates:
             "distincts": {str(n): distinct.capture() for n, distinct in enumerate(self._distincts)},
             "ranks": {str(n): ranks.capture() for n, ranks in enumerate(self._ranks)},
             "matured": self._matured.copy(),
-            "swept": self._swept,
+            "swept": self._swept * self._sweep_pane,  # us: `expire_after` may be another when it is restored
             "positives": self._positives,
             "examples": self._examples,
             "evicted": self.evicted,
@@ -164,7 +164,7 @@ class Aggregates:
         for n, ranks in enumerate(self._ranks):
             ranks.restore(state["ranks"][str(n)])
         self._matured = state["matured"].astype(np.int64)
-        self._swept = int(state["swept"])
+        self._swept = int(state["swept"]) // self._sweep_pane
         self._positives, self._examples = int(state["positives"]), int(state["examples"])
         self.evicted, self.expired = int(state["evicted"]), int(state["expired"])
 
