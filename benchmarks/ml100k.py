@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from benchmarks.datasets import learned
+
 WARM, ONLINE = 71_428, 28_572
 WARM_SIZE = 8  # events per slide of the warm part at the least
 WARM_SHARDS = 10  # for N = 0, which is never learned: as if it were so many
@@ -45,20 +47,16 @@ def write_ratings(rows: list[tuple[int, ...]], events: Path) -> None:
     events.write_text("".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in rows))
 
 
-def learn(events: Path, shards: int, state: Path) -> dict[str, Any]:
+def learn(events: Path, shards: int, folder: Path) -> dict[str, Any]:
     """The report of a back-test with the online part cut into `shards`, `ONLINE` = every event alone.
 
     The warm part is cut alike, so that features are as fresh there as they will be, but never finer than `WARM_SIZE`.
     """
-    config = state.with_suffix(".yaml")
+    folder.mkdir()
+    config = folder / "config.yaml"
     warm = max(Fraction(ONLINE, max(shards, WARM_SHARDS)), Fraction(WARM_SIZE))
     content = yaml.safe_load(CONFIG.read_text())
     content["slides"]["by_count"] = {"first": WARM, "size": f"{ONLINE}/{shards}", "first_size": str(warm)}
     content["judging"]["span"] = {"after_slides": math.ceil(WARM / warm)}
     config.write_text(yaml.safe_dump(content, sort_keys=False))
-    report = state.with_suffix(".json")
-    command = [sys.executable, "-m", "stream_learner", "backtest", "-c", str(config), "--events", str(events)]
-    command += ["--state", str(state), "--report", str(report)]
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    content: dict[str, Any] = json.loads(report.read_text())
-    return content
+    return learned(["backtest", "-c", config, "--events", events], folder)

@@ -120,13 +120,14 @@ class LightGbm:
 
         if self._stale:
             self._model = LGBMClassifier(
-                n_estimators=100,
-                learning_rate=0.05,
-                num_leaves=15,
-                min_child_samples=50,
-                colsample_bytree=0.5,
-                subsample=0.8,
+                n_estimators=130,
+                learning_rate=0.03,
+                num_leaves=8,
+                min_child_samples=80,
+                colsample_bytree=0.3,
+                subsample=0.7,
                 subsample_freq=1,
+                reg_lambda=20,
                 random_state=1,
                 verbose=-1,
                 n_jobs=2,
@@ -143,7 +144,9 @@ class Sgd:
         from sklearn.linear_model import SGDClassifier
 
         self._x, self._label = x, label
-        self._model = SGDClassifier(loss="log_loss", alpha=1e-4, random_state=1)
+        self._model = SGDClassifier(
+            loss="log_loss", alpha=1e-4, learning_rate="invscaling", eta0=0.01, average=True, random_state=1
+        )
 
     def learn(self, rows: I64) -> None:
         if len(rows):
@@ -201,9 +204,9 @@ def conversion_peers(days: ClickDays) -> dict[str, Callable[[], Peer]]:
         "prior": lambda: Rate(np.zeros(len(days.day), np.int64), days.label),
         "item_rate": lambda: Rate(days.item, days.label),
         "user_rate": lambda: Rate(days.user, days.label),
-        "river_ftrl": lambda: River(numbers, days.label, FTRLProximal(alpha=0.02, l1=0.0, l2=1.0)),
+        "river_ftrl": lambda: River(numbers, days.label, FTRLProximal(alpha=0.01, l1=0.0, l2=10.0)),
         "river_adagrad": lambda: River(numbers, days.label, AdaGrad(0.02)),
-        "vowpal_wabbit": lambda: VowpalWabbit(lines(), days.label, "-l 0.05"),
+        "vowpal_wabbit": lambda: VowpalWabbit(lines(), days.label),
         "sgd_classifier": lambda: Sgd(scaled, days.label),
         "lightgbm_frozen": lambda: LightGbm(days.x, days.label, daily=False),
         "lightgbm_daily": lambda: LightGbm(days.x, days.label, daily=True),

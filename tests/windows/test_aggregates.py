@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from streams import SCHEMA, Slide, by_count, by_time, events_at, random_events, same_state
+from streams import SCHEMA, Slide, by_count, by_time, events_at, examples_of, random_events, same_state
 
 from stream_learner import settings
 from stream_learner.errors import ConfigError
@@ -301,19 +302,8 @@ def clicks(slide: Slide, rng: np.random.Generator) -> np.ndarray:
 
 def matured(slide: Slide, rng: np.random.Generator) -> ExampleBatch:
     """Some clicks with labels; which, and that they come from the slide itself, does not matter here."""
-    events = slide.events.take(clicks(slide, rng))
-    nothing = np.zeros(len(events), np.float32)
-    return ExampleBatch(
-        time=events.time,
-        ids=events.ids,
-        numbers=events.numbers,
-        label=(rng.random(len(events)) < 0.3).astype(np.float32),
-        logit_candidate=nothing,
-        logit_champion=nothing,
-        logit_served=nothing,
-        baseline=np.zeros((len(events), 3), np.float32),
-        judged=nothing.astype(bool),
-    )
+    rows = clicks(slide, rng)
+    return replace(examples_of(slide.events, rows), label=(rng.random(len(rows)) < 0.3).astype(np.float32))
 
 
 @pytest.mark.parametrize("seed", range(3))
