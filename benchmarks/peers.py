@@ -144,9 +144,7 @@ class Sgd:
         from sklearn.linear_model import SGDClassifier
 
         self._x, self._label = x, label
-        self._model = SGDClassifier(
-            loss="log_loss", alpha=1e-4, learning_rate="invscaling", eta0=0.01, average=True, random_state=1
-        )
+        self._model = SGDClassifier(loss="log_loss", alpha=0.01, random_state=1)
 
     def learn(self, rows: I64) -> None:
         if len(rows):
@@ -204,7 +202,7 @@ def conversion_peers(days: ClickDays) -> dict[str, Callable[[], Peer]]:
         "prior": lambda: Rate(np.zeros(len(days.day), np.int64), days.label),
         "item_rate": lambda: Rate(days.item, days.label),
         "user_rate": lambda: Rate(days.user, days.label),
-        "river_ftrl": lambda: River(numbers, days.label, FTRLProximal(alpha=0.01, l1=0.0, l2=10.0)),
+        "river_ftrl": lambda: River(numbers, days.label, FTRLProximal(alpha=0.02, l1=0.0, l2=1.0)),
         "river_adagrad": lambda: River(numbers, days.label, AdaGrad(0.02)),
         "vowpal_wabbit": lambda: VowpalWabbit(lines(), days.label),
         "sgd_classifier": lambda: Sgd(scaled, days.label),
