@@ -95,7 +95,7 @@ class Intake:
             self._begin(self._source.start(_offsets(first.partitions), until_end=self._until_end))
         else:
             begin = self._source.start(None, until_end=self._until_end)
-            self._journal.append(Start(slide=0, partitions=_positions(begin)))
+            self._record(Start(slide=0, partitions=_positions(begin)))
             self._begin(begin)
         self._agenda = Agenda(due)
         self._resuming = True
@@ -113,7 +113,7 @@ class Intake:
         if self._repeating:
             return None
         entry = Command(slide=self.slides.number, id=command_id, name=name, arguments=arguments)
-        self._journal.append(entry)
+        self._record(entry)
         self.applied += 1
         return entry
 
@@ -127,8 +127,12 @@ class Intake:
         return any(isinstance(entry, Command) and entry.id == command_id for entry in self._journal.entries)
 
     def _decide(self, entry: AnyEntry) -> None:
-        self._journal.append(entry)
+        self._record(entry)
         self._apply(entry)
+
+    def _record(self, entry: AnyEntry) -> None:
+        """Journals an entry; a disk that fails is waited for, since nothing may take effect before it is there."""
+        retrying(lambda: self._journal.append(entry), "journal.jsonl", self._config.storage.retry_timeout)
 
     def _apply(self, entry: AnyEntry) -> None:
         if isinstance(entry, PartitionIdle):

@@ -59,7 +59,12 @@ def run(
             _adopt_journal(Path(journal), state)
         watch = Stopwatch()
         around = Surroundings(open_source(config), dead_letters(config), announcer(config), metrics, health)
-        worker = stack.enter_context(Worker(config, around, lease, until_end=until_end))
+        opening = retrying(
+            lambda: Worker(config, around, lease, until_end=until_end),
+            "opening the state",
+            config.storage.retry_timeout,
+        )
+        worker = stack.enter_context(opening)
         try:
             content = _learn(worker, stopping, watch, bounded=until_end)
         except FatalError as error:

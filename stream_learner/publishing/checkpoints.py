@@ -25,9 +25,11 @@ from stream_learner.durable import (
     TEMPORARY,
     Fence,
     canonical_json,
+    fsync_path,
     fsync_tree,
     make_folder,
     recover_folder,
+    remove,
     rename_dir,
     sha256_file,
     storage_errors,
@@ -98,11 +100,13 @@ class Checkpoints:
         """
         final = self.folder / str(version)
         if final.exists() and self._stands(final, manifest):
+            fsync_path(self.folder)  # an attempt before this one may have failed right there
             return
         make_folder(self.folder)
         temporary = self.folder / f"{TEMPORARY}{version}-{self._token}"
         with storage_errors(final, "write"):
             try:
+                remove(temporary)  # of an attempt whose cleaning failed too
                 temporary.mkdir()
                 write(temporary)
                 write_file(temporary / MANIFEST, to_json(msgspec.structs.replace(manifest, files=_sums(temporary))))

@@ -13,9 +13,12 @@ from pathlib import Path
 from tests import broker
 
 from .driver import Driver
+from .faults import possible
+from .plans import make_plan
 from .stream import Stream
-from .trials import Reference, Result, World, make_plan, make_reference, run_plans
-from .worlds import files_world, kafka_world, make_stream, missing_announcements
+from .table import table
+from .trials import Reference, Result, make_reference, missing_announcements, run_plans
+from .worlds import World, files_world, kafka_world, make_stream
 
 
 def main() -> int:
@@ -36,6 +39,7 @@ def main() -> int:
         _say(f"seed {args.seed}: {len(stream.records)} records through {args.source}, state in {folder}")
         _say(f"reference: {len(reference.outcome.report['versions'])} versions, {len(reference.census)} places")
         results = _results(world, reference, args)
+        _say(table(results))
         missing = missing_announcements(world, reference, results)
         _say(f"{time.monotonic() - begun:.0f} s, {sum(r.killed for r in results)} lives ended by SIGKILL")
     if all(r.verdict.equal for r in results):
@@ -48,13 +52,14 @@ def _world(source: str, folder: Path, driver: Driver, stream: Stream, stack: Exi
         return files_world(folder, driver, stream)
     server = broker.open_broker()
     stack.callback(server.remove)
-    return kafka_world(folder, driver, stream, broker.KafkaBroker(server))
+    world = kafka_world(folder, driver, stream, broker.KafkaBroker(server), hurt=True)
+    stack.callback(world.close)
+    return world
 
 
 def _results(world: World, reference: Reference, args: argparse.Namespace) -> list[Result]:
     numbers = range(args.kills) if args.only is None else args.only
-    broker = world.server is not None
-    plans = [make_plan(args.seed, number, reference.census, broker=broker) for number in numbers]
+    plans = [make_plan(args.seed, number, reference.census, possible(world)) for number in numbers]
     return run_plans(world, reference, plans, args.jobs, report)
 
 

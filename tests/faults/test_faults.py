@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from .driver import Driver
-from .trials import POWER_CUT, Cut, Plan, Reference, Result, World, make_plan, make_reference, run_plans
-from .worlds import kafka_world, make_stream, missing_announcements
+from .plans import POWER_CUT, Cut, Plan, make_plan
+from .trials import Reference, Result, make_reference, missing_announcements, run_plans
+from .worlds import World, kafka_world, make_stream
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
