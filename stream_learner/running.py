@@ -59,12 +59,9 @@ def run(
             _adopt_journal(Path(journal), state)
         watch = Stopwatch()
         around = Surroundings(open_source(config), dead_letters(config), announcer(config), metrics, health)
-        opening = retrying(
-            lambda: Worker(config, around, lease, until_end=until_end),
-            "opening the state",
-            config.storage.retry_timeout,
-        )
-        worker = stack.enter_context(opening)
+        patience = config.storage.retry_timeout
+        opened = retrying(lambda: Worker(config, around, lease, until_end=until_end), "opening the state", patience)
+        worker = stack.enter_context(opened)
         try:
             content = _learn(worker, stopping, watch, bounded=until_end)
         except FatalError as error:

@@ -39,6 +39,7 @@ class Order:
     nth: int = 1
     hurt: str = "SIGKILL"  # the signal it gets there, or one of `mishaps.MISHAPS`
     amount: float = 0.0  # how much of a mishap
+    signals: bool = False  # whether SIGUSR1 and SIGUSR2 hurt it, see mishaps.py
     until_end: bool = True  # of the log as it is; else until a signal comes
     census: str | None = None  # the passes through all places are written here at the end
     mutation: str | None = None
@@ -54,7 +55,7 @@ def live(order: Order) -> None:
     from stream_learner.running import run
 
     from .ledger import Ledger
-    from .mishaps import hurt
+    from .mishaps import hurt, install_signals
     from .mutations import MUTATIONS
     from .places import Stop, install
     from .power import Fsyncs
@@ -69,6 +70,8 @@ def live(order: Order) -> None:
     stop = Stop(order.place, order.nth, hurt(order.hurt, order.amount))
     install(stop)
     _install_commands(order)
+    if order.signals:
+        install_signals()
     run(config, until_end=order.until_end, journal=order.journal, report_path=order.report)
     if order.census is not None:
         Path(order.census).write_text(json.dumps(stop.passes))

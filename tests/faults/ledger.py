@@ -25,6 +25,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._accepted: list[list[int]] = []
+        self._end = 0  # of the slide that is closing, us
         self._token = 0
 
     def install(self) -> None:
@@ -36,7 +37,7 @@ class Ledger:
         restore = worker.Worker.restore
 
         def accepted(this: Any, slide: Any) -> Any:
-            events = without_repeats(this, slide)
+            events, self._end = without_repeats(this, slide), slide.end
             self._accepted = np.stack([events.partition, events.offset], axis=1).tolist()
             return events
 
@@ -44,7 +45,9 @@ class Ledger:
             result = learn(this, matured, replay, slide)
             columns = (matured.time, matured.ids, matured.label)
             digest = hashlib.sha256(b"".join(np.ascontiguousarray(column).tobytes() for column in columns)).hexdigest()
-            self._note(at="slide", slide=slide, accepted=self._accepted, matured=len(matured), digest=digest)
+            self._note(
+                at="slide", slide=slide, end=self._end, accepted=self._accepted, matured=len(matured), digest=digest
+            )
             return result
 
         def restored(this: Any) -> None:

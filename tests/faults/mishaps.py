@@ -42,13 +42,37 @@ def failing(code: int) -> Callable[[float], Hurt]:
             raise OSError(code, os.strerror(code))
 
         def begin() -> None:
-            for name in _FAILING_CALLS:
-                setattr(os, name, _after(fail, getattr(os, name)))
+            arm(fail)
             fail()  # the operation that it begins with
 
         return begin
 
     return with_amount
+
+
+def arm(fail: Callable[[], None]) -> None:
+    """Has every storage operation from now on do `fail` before anything else."""
+    for name in _FAILING_CALLS:
+        setattr(os, name, _after(fail, getattr(os, name)))
+
+
+def install_signals() -> None:
+    """For a life that is hurt from outside at any moment: SIGUSR1 makes the next four storage operations fail with EIO,
+    SIGUSR2 sets the clock forward by a day and back by two in turn."""
+    left, jumps = [0], [86_400.0, -2 * 86_400.0]
+
+    def fail() -> None:
+        if left[0] > 0:
+            left[0] -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def jump(*_: object) -> None:
+        clock_jump(jumps[0])()
+        jumps.reverse()
+
+    arm(fail)
+    signal.signal(signal.SIGUSR1, lambda *_: left.__setitem__(0, 4))
+    signal.signal(signal.SIGUSR2, jump)
 
 
 def _after(check: Callable[[], None], call: Callable[..., Any]) -> Callable[..., Any]:

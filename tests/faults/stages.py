@@ -33,6 +33,7 @@ class Stage:
     folder: Path
     rng: np.random.Generator
     disk: str | None = None
+    patience_s: float = LIFE_S
     killed: int = 0  # lives that ended by SIGKILL
     happened: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)  # rows of the table
@@ -73,13 +74,13 @@ class Stage:
     def held(self, cut: Cut, settings: dict[str, Any]) -> Life:
         """A life stopped (SIGSTOP) at the place of a cut, or over where it is not reached."""
         life = self.begin(settings, place=cut.place, nth=cut.nth, hurt="SIGSTOP")
-        if not life.wait_still(LIFE_S):
+        if not life.wait_still(self.patience_s):
             raise self._hung(life, str(cut))
         return life
 
     def end(self, life: Life, what: str, *codes: int, name: str = "") -> int:
         """Waits for the end of a life. Raises LifeError for a code that is not among `codes`, or when it hangs."""
-        code = life.wait(LIFE_S)
+        code = life.wait(self.patience_s)
         if code is None:
             raise self._hung(life, what)
         self.killed += code == -signal.SIGKILL
@@ -96,7 +97,7 @@ class Stage:
 
     def _hung(self, life: Life, what: str) -> LifeError:
         life.send(signal.SIGKILL)
-        return LifeError(f"a life that was to see {what} hung for {LIFE_S:.0f} s: {self._last_words('')}")
+        return LifeError(f"a life that was to see {what} hung for {self.patience_s:.0f} s: {self._last_words('')}")
 
     def _last_words(self, name: str) -> str:
         return " | ".join(self.output(name).splitlines()[-3:])

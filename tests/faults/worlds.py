@@ -56,11 +56,8 @@ class World:
         paths = {part: str(folder / part) for part in ("state", "report", "ledger", "fsyncs")}
         own = folder / "state" / "journal.jsonl"
         adopt = self.journal.exists() and not (own.exists() and own.stat().st_size)
-        journal = str(self.journal) if adopt else None
-        output = str(folder / f"{name}output")
-        return Order(
-            config=str(config), output=output, journal=journal, mutation=self.mutation, poll=poll, **paths, **how
-        )
+        how = {"journal": str(self.journal) if adopt else None, "mutation": self.mutation, **how}
+        return Order(config=str(config), output=str(folder / f"{name}output"), poll=poll, **paths, **how)
 
     def close(self) -> None:
         if self.proxy is not None:
