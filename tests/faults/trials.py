@@ -111,7 +111,7 @@ def _verdict(stage: Stage, reference: Reference, plan: Plan) -> Verdict:
     _finish(stage, plan.settings[-1])
     outcome, history = outcome_in(stage.world, stage.folder)
     verdict = judge(reference.outcome, outcome, history, stage.world.stream)
-    if not stage.killed:
+    if not stage.killed and not plan.faults:
         verdict.differences.append("no life ended by SIGKILL")
     return verdict
 

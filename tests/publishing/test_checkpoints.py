@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from stream_learner.errors import ConfigError, RetryableError, StateError
+from stream_learner.publishing import checkpoints
 from stream_learner.publishing.checkpoints import Checkpoints, diff, next_version
 from stream_learner.publishing.manifest import LearnedRange, Machine, Manifest, Pointer, manifest_from, to_json
 from stream_learner.publishing.rendering import list_json, manifest_json, render_diff, render_list, render_show
@@ -151,6 +152,21 @@ def test_a_full_disk_is_retryable_and_leaves_nothing(store: Checkpoints) -> None
         store.publish(5, full, _manifest(5), lambda _: None)
     assert list(store.folder.iterdir()) == []
     assert len(_publish(store, 5).written) == 1
+
+
+def test_what_an_attempt_could_not_clean_up_hinders_no_other(store: Checkpoints) -> None:
+    (store.folder / ".tmp-5-7" / "variables").mkdir(parents=True)
+    _publish(store, 5)
+    assert [path.name for path in store.folder.iterdir()] == ["5"] and store.verify(5) == []
+
+
+def test_a_version_found_standing_has_a_durable_name(store: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attempt that gave it its number may have failed at the fsync right after."""
+    _publish(store, 5)
+    flushed: list[Path] = []
+    monkeypatch.setattr(checkpoints, "fsync_path", flushed.append)
+    assert _publish(store, 5).written == []
+    assert flushed == [store.folder]
 
 
 def test_leftovers_are_cleared_at_the_start_of_a_worker(store: Checkpoints) -> None:
