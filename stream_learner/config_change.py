@@ -28,6 +28,7 @@ MIGRATES = frozenset({
     "gate.max_ne", "gate.calibration", "gate.max_psi", "gate.drift_hold",
     # bounds and spans: what is held is cut to them at the next slide, or grows into them
     "replay.capacity", "aggregates.expire_after", "aggregates.max_keys", "judging.windows", "judging.exact_max",
+    "judging.baseline_keys",
     "drift.window", "drift.bins", "drift.min_examples",
 })  # fmt: skip
 

@@ -105,7 +105,7 @@ class Worker:
         self.commands = Commands(state / "commands", lease.prove)
         reading = around.source, self.journal, around.letters, self.tally
         self.intake = Intake(config, self.schema, *reading, until_end=until_end, on_gap=on_gap)
-        self.identities = Deduplicator(config.dedupe.window) if config.dedupe.window else None
+        self.identities = Deduplicator(dedupe.window, dedupe.max_ids) if (dedupe := config.dedupe).window else None
         self.aggregates = Aggregates(config, self.schema)
         self.attribution = Attribution(config, self.schema)
         features = feature_schema(config, self.schema, self.aggregates.columns)

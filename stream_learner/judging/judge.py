@@ -34,7 +34,7 @@ class Judge:
         self.windows: tuple[Duration, ...] = tuple(config.judging.windows)
         self.lifetime = Scoreboard(names, (), config.judging.exact_max)
         self.recent = Scoreboard(names, self.windows, config.judging.exact_max)
-        self.baselines = Baselines(schema, config.judging.baseline_smoothing)
+        self.baselines = Baselines(schema, config.judging.baseline_smoothing, config.judging.baseline_keys)
         self.drift = InputDrift(
             {column.name: column.source for column in features.numbers if _watched(column, config)},
             {column.name: column.column for column in features.ids},

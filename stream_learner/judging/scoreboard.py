@@ -57,6 +57,10 @@ class Scoreboard:
         """The same over the last `span` of event time, which is not longer than the longest of `windows`."""
         return self._tracks[name].window((self._now or 0) - span)
 
+    def __len__(self) -> int:
+        """Examples held of the model that has most."""
+        return max(len(track) for track in self._tracks.values())
+
     def capture(self) -> dict[str, Any]:
         return {"now": self._now, "tracks": {name: track.capture() for name, track in self._tracks.items()}}
 
@@ -92,6 +96,9 @@ class _Track:
         self._sums = GrowingColumn(np.empty((0, 4), np.float64))
         self._logits = GrowingColumn(np.empty(0, np.float32))
         self._positive = GrowingColumn(np.empty(0, np.bool_))
+
+    def __len__(self) -> int:
+        return len(self._logits)
 
     def add(self, logits: NDArray[np.float32], positive: NDArray[np.bool_], at: int) -> None:
         if not len(logits):
