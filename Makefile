@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench faults fuzz lock clean
+.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-restart faults fuzz lock clean
 
 KILLS ?= 20
 SEED ?= 7

@@ -137,6 +137,7 @@ class Worker:
         self.intake.start(self.publisher.settled())
         self.around.metrics.started(self)
         self.around.health.running()
+        log.info("reading %d partitions", len(self.intake.positions))
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Slide after slide until `stopping` says so or a bounded log ends; then a last snapshot."""
