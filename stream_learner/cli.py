@@ -44,8 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_archive(commands.add_parser("archive", help="write the configured topics to files that can be replayed"))
     _add_config(commands.add_parser("config", help="check, show or describe a config file"))
     _add_checkpoints(commands.add_parser("checkpoints", help="list, compare, roll back and pin versions"))
+    _add_gate(commands.add_parser("gate", help="rehearse the gate's thresholds"))
     _add_dashboard(commands.add_parser("dashboard", help="the dashboard of a state folder, also without a worker"))
     _add_report(commands.add_parser("report", help="the dashboard of a state folder as one HTML file"))
+    _add_explain(commands.add_parser("explain", help="which inputs move one score of a version, and by how much"))
     return parser
 
 
@@ -123,6 +125,13 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=page.main)
 
 
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    from stream_learner.explaining import command
+
+    command.add_arguments(parser)
+    parser.set_defaults(command=command.main)
+
+
 def _add_archive(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", required=True, metavar="FILE")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new or empty folder")
@@ -166,6 +175,12 @@ def _config_show(args: argparse.Namespace) -> int:
 def _config_schema(args: argparse.Namespace) -> int:
     print(config_text.schema())
     return 0
+
+
+def _add_gate(parser: argparse.ArgumentParser) -> None:
+    from stream_learner.judging import command
+
+    command.add_actions(parser)
 
 
 def _add_checkpoints(parser: argparse.ArgumentParser) -> None:

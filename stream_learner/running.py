@@ -57,7 +57,7 @@ def run(
     metrics, health = WorkerMetrics(), Health(config.observing.stuck_after)
     with ExitStack() as stack:
         state = Path(config.state)
-        routes = Routes(state, config.observing.token, metrics, health)
+        routes = Routes(state, config.observing.token, metrics, health, config.checkpoints.options)
         server = stack.enter_context(ObservingServer(config.observing, routes))
         log.info("metrics and health at http://%s:%d, dashboard at http://%s:%d/dashboard", *server.address * 2)
         stopping = stack.enter_context(_signals(config.shutdown.timeout.seconds))

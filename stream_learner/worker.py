@@ -30,8 +30,8 @@ from stream_learner.ingest.identity import Deduplicator
 from stream_learner.ingest.source import Partition, Source
 from stream_learner.intake import Intake
 from stream_learner.journal import Command, FileJournal
-from stream_learner.judging.gate import Verdict
 from stream_learner.judging.judge import Judge
+from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.features import feature_schema
 from stream_learner.learning.learner import Learned, Learner
 from stream_learner.learning.replay import Replay
@@ -179,7 +179,7 @@ class Worker:
         with self._stage("judge"):
             candidate = self.learner.score(matured.examples) if self.learner.has_learned else None
             champion = self.learner.score_champion(matured.examples)
-            self.judge.matured(matured.examples, candidate, champion, slide)
+            self.judge.matured(matured, candidate, champion, slide)
         with self._stage("learn"):
             learned = self.learner.learn(matured.examples, self.replay, slide.number)
         self._last_end = slide.end
@@ -228,6 +228,7 @@ class Worker:
             logit_served=nothing,
             baseline=self.judge.baselines.score(clicks.ids),
             judged=self.judge.in_span(clicks.time, slide.number),
+            unseen=self.judge.slices.arrive(clicks.ids),
         )
         return replace(
             examples,
@@ -260,7 +261,7 @@ class Worker:
             self.learner.promote()
             occasion = self._occasion(verdict.to_json())
             version = self.publisher.promoted(occasion, self.aggregates, self.judge.sample())
-            self.judge.published(slide.end)
+            self.judge.published(slide.end, self.learner.score_champion)
         if version is not None or self._snapshot_due(slide.end):
             self._capture(version)  # 3
 
@@ -268,7 +269,8 @@ class Worker:
         if not self.judge.due(slide.end):
             return None
         verdict = self.judge.verdict(slide, finite=self.learner.finite(), champion=self.publisher.champion)
-        self._retrying(lambda: self.verdicts.append(verdict.to_json()), "verdicts.jsonl")
+        record = {**verdict.to_json(), "drift": self.judge.drift_numbers()}
+        self._retrying(lambda: self.verdicts.append(record), "verdicts.jsonl")
         self.tally.judged(verdict.passed)
         self.around.metrics.verdict(passed=verdict.passed, psi=self.judge.psi)
         log.info("slide %d %s", slide.number, verdict.reason)
@@ -374,7 +376,7 @@ class Worker:
         self.writer.drain()  # its files may still be waiting to be written
         verdict = {"verdict": "rollback", "reason": f"rolled back to version {to} by an operator"}
         version = self.publisher.rolled_back(self._occasion(verdict), to, self.judge.sample())
-        self.judge.published(self._last_end or 0)
+        self.judge.published(self._last_end or 0, self.learner.score_champion, rollback=True)
         self._capture(version)
 
     # ---- state ----------------------------------------------------------------------------------------------

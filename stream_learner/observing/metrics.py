@@ -145,7 +145,7 @@ class WorkerMetrics:
         self.pending_examples.set(len(worker.attribution))
         self.replay_examples.set(len(worker.replay))
         self.captures_waiting.set(worker.writer.waiting)
-        self.judged_examples.set(max(len(worker.judge.recent), len(worker.judge.lifetime)))
+        self.judged_examples.set(len(worker.judge.board))
         for name, count in worker.judge.baselines.sizes().items():
             self.baseline_keys.labels(name).set(count)
         for key, count in worker.aggregates.sizes().items():
@@ -158,7 +158,7 @@ class WorkerMetrics:
             return
         for feature, held in worker.learner.ids_held().items():
             self.id_table_rows.labels(feature).set(held)
-        board = worker.judge.recent
+        board = worker.judge.board
         for name in board.names:
             for span in board.windows:
                 self.set_quality(name, str(span), board.window(name, span))
@@ -207,7 +207,7 @@ class WorkerMetrics:
         self.quality = self._gauge(
             "quality_ratio", "Metric at arrival (auc, ne, calibration) by model and window", "model", "metric", "window"
         )
-        self.judged_examples = self._gauge("judged_examples", "Scored examples held for exact metrics, per model")
+        self.judged_examples = self._gauge("judged_examples", "Scored examples held for exact metrics")
         self.baseline_keys = self._gauge("baseline_keys", "Keys held by the do-nothing baselines", "model")
         self.feature_psi = self._gauge("feature_psi", "PSI of arriving against reference examples", "feature")
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")

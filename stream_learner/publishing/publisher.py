@@ -16,10 +16,11 @@ from stream_learner.events import ExampleBatch
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.learner import Learner
 from stream_learner.lease import Lease
-from stream_learner.publishing.checkpoints import Checkpoints, next_version
+from stream_learner.publishing.checkpoints import next_version
 from stream_learner.publishing.export import Exporter, served_numbers
 from stream_learner.publishing.machine import cpu_features, libraries
 from stream_learner.publishing.manifest import LearnedRange, Machine, Manifest
+from stream_learner.publishing.opening import open_checkpoints
 from stream_learner.settings import Config
 from stream_learner.tally import Tally
 from stream_learner.windows.aggregates import Aggregates
@@ -67,8 +68,7 @@ class Publisher:
         self._learner = learner
         self._hash = configs.model_hash(config)
         self._hashes = {self._hash}  # of this and of all configs the state was carried over from
-        root = Path(config.checkpoints.root) if config.checkpoints.root else Path(config.state) / "checkpoints"
-        self.checkpoints = Checkpoints(root, config.name, config.checkpoints.keep, token=lease.token, fence=lease.prove)
+        self.checkpoints = open_checkpoints(config, token=lease.token, fence=lease.prove)
         self._exporter = Exporter(config, features, columns, Path(config.state) / "template")
         self.champion: int | None = None
         self.versions: list[int] = []  # every number ever given
@@ -109,7 +109,8 @@ class Publisher:
     def rolled_back(self, occasion: Occasion, to: int, sample: ExampleBatch) -> Version:
         """An older version's content as a new one; the learner's champion becomes it."""
         self.require(to)
-        variables, tables = self._exporter.load(self.checkpoints.folder / str(to))
+        with self.checkpoints.files(to) as folder:
+            variables, tables = self._exporter.load(folder)
         self._learner.load_champion(variables)
         return self._version(occasion, tables, sample, rollback_of=to)
 
@@ -143,7 +144,7 @@ class Publisher:
     # ---- on the writer thread -------------------------------------------------------------------------------
 
     def write(self, version: Version) -> None:
-        """Step 5: files under a temporary name, loaded and queried there, then renamed."""
+        """Step 5: files in a temporary folder, loaded and queried there, then given their number."""
         self.checkpoints.publish(
             version.manifest.version,
             lambda folder: self._exporter.write(folder, version.variables, version.tables),
@@ -159,7 +160,7 @@ class Publisher:
             "version": number,
             "parent": manifest.parent,
             "rollback_of": manifest.rollback_of,
-            "path": str((self.checkpoints.folder / str(number)).resolve()),
+            "path": self.checkpoints.location(number),
             "slide_end_us": manifest.slide_end_us,
             "content_sha256": manifest.content_sha256,
             "metrics": manifest.metrics,

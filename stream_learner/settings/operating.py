@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,7 +20,17 @@ class Export(Section, frozen=True):
 
 
 class Checkpoints(Section, frozen=True):
-    root: Annotated[str | None, op("folder of the published versions; null = checkpoints/ in the state folder")] = None
+    root: Annotated[
+        str | None,
+        op(
+            "folder or fsspec URL (s3://bucket/folder, gs://, az://) of the published versions; null = checkpoints/ in "
+            "the state folder"
+        ),
+    ] = None
+    options: Annotated[
+        dict[str, Any],
+        op("passed to the file system of a URL as they are: key, secret, client_kwargs, ...; secrets as ${ENV_VAR}"),
+    ] = msgspec.field(default_factory=dict)
     keep: Annotated[int, op("versions kept beside the champion, its parent and pinned ones", ge=2)] = 5
 
 

@@ -103,9 +103,7 @@ class Parts:
         self.writer: Any = SimpleNamespace(waiting=1)
         board = Scoreboard(("candidate", "prior"), windows, 1000)
         baselines = Baselines(schema, 1.0, 16)
-        self.judge: Any = SimpleNamespace(
-            recent=board, lifetime=Scoreboard(("candidate",), (), 1000), baselines=baselines
-        )
+        self.judge: Any = SimpleNamespace(board=board, baselines=baselines)
 
 
 def test_the_list_is_closed_and_well_named():
@@ -188,7 +186,7 @@ def test_gauges_show_levels():
 def test_quality_is_shown_by_model_and_window():
     metrics, worker = WorkerMetrics(), Parts()
     logits, labels = np.array([-1, 0, 1, 2], np.float32), np.array([0, 0, 1, 1], np.float32)
-    worker.judge.recent.add({"candidate": logits}, labels, 1)
+    worker.judge.board.add({"candidate": logits}, labels, 1)
     metrics.closed(worker, Learned(0, 0, 0, float("nan")))
     assert value(metrics, "quality_ratio", model="candidate", metric="auc", window="1h") == 1.0
     assert np.isnan(value(metrics, "quality_ratio", model="prior", metric="ne", window="1h"))
