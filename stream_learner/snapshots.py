@@ -36,6 +36,7 @@ from stream_learner.durable import (
     fsync_tree,
     make_folder,
     recover_folder,
+    remove,
     rename_dir,
     sha256_file,
     storage_errors,
@@ -108,6 +109,7 @@ class Snapshots:
         tree = _split(state, "", arrays)
         with storage_errors(final, "write"):
             try:
+                remove(temporary)  # of an attempt whose cleaning failed too
                 temporary.mkdir()
                 size_bytes = _write_files(temporary, (slide, self._token), head, tree, arrays)
                 fsync_tree(temporary)
