@@ -98,6 +98,15 @@ def arrays_of(variables: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     return {name: np.asarray(variable.numpy()) for name, variable in variables.items()}
 
 
+def rows_of(table: Any, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """What the rows of a table variable hold, [len(rows), dim], read-only.
+
+    Reading the variable as a whole would copy it, since its rows are written in place; a gather reads only the rows,
+    and its result is lent to numpy without another copy.
+    """
+    return np.asarray(memoryview(tf.raw_ops.ResourceGather(resource=table.handle, indices=rows, dtype=table.dtype)))
+
+
 def assign_all(variables: Mapping[str, Any], values: Mapping[str, NDArray[Any]]) -> None:
     """Sets every variable to the value of its name. Raises StateError, and sets none, when any does not fit."""
     if set(variables) != set(values):
