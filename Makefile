@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo test test-all check bench faults fuzz lock clean
+.PHONY: setup bench-setup demo test test-all check bench bench-snapshots faults fuzz lock clean
 
 KILLS ?= 20
 SEED ?= 7
@@ -36,6 +36,10 @@ test-all: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.datasets --data $(DATA)
+
+# The pause, the bytes and the way back of snapshots of 1 GB of tables and slots.
+bench-snapshots: setup
+	$(BIN)/python -m benchmarks.snapshots
 
 # Kills the worker at every step of its commit protocol, on real Kafka, and compares what comes of it.
 faults: setup

@@ -60,7 +60,7 @@ def write_files(
     building = [(place, leaf) for place, leaf in leaves if isinstance(leaf, Changed) and not leaf.whole]
     stood = {} if before is None else {place: before.arrays[place] for place, _ in building}
     if before is not None and merge:
-        _require_whole(before, _files(list(stood.values())))
+        _require_whole(before, files_of(list(stood.values())))
     elif before is not None:
         stood = _linked(folder, before, stood, sums)
     arrays: list[Stored] = []
@@ -94,7 +94,7 @@ def _merged(file: ArrayFile, place: str, changed: Changed, stored: Stored, folde
         raise _damaged(folder, error) from error
 
 
-def _files(arrays: list[Stored]) -> list[str]:
+def files_of(arrays: list[Stored]) -> list[str]:
     """Where the pieces of arrays lie, the oldest file first: links in their order, then a snapshot's own."""
     names = {piece.file for array in arrays for piece in array.pieces}
     return sorted(names, key=lambda name: (not name.startswith(_LINK), name))
@@ -103,7 +103,7 @@ def _files(arrays: list[Stored]) -> list[str]:
 def _linked(folder: Path, before: Standing, arrays: dict[str, Stored], sums: Sums) -> dict[str, Stored]:
     """The arrays as they lie in `folder`, after the files they need were linked into it."""
     renamed = {}
-    for number, name in enumerate(_files(list(arrays.values()))):
+    for number, name in enumerate(files_of(list(arrays.values()))):
         renamed[name] = f"{_LINK}{number:03d}.bin"
         _link(before.folder / name, folder / renamed[name])
         sums[renamed[name]] = before.sums[name]

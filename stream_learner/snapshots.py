@@ -39,7 +39,7 @@ from stream_learner.durable import (
 from stream_learner.errors import RetryableError, StateError
 from stream_learner.snapshot_files import FOREIGN, STATE, NotWholeError, Stored, read_array, read_manifest, verify
 from stream_learner.snapshot_tree import Leaves, join, split
-from stream_learner.snapshot_writing import Standing, write_files
+from stream_learner.snapshot_writing import Standing, files_of, write_files
 
 _NAME = re.compile(r"slide-(\d{12})-(\d{6,18})")
 
@@ -156,7 +156,10 @@ class Snapshots:
         if not whole:
             return []
         failures = []
-        apart = self._newest_apart(whole[-1], whole)
+        try:
+            apart = self._newest_apart(whole[-1], whole)
+        except RetryableError as error:
+            return [str(error)]
         for path in [*sorted(rejected), *(path for path in whole[: -self._keep] if path != apart)]:
             try:
                 # Under its own name a half-removed snapshot would count as a damaged one at the next start.
@@ -182,7 +185,7 @@ class Snapshots:
         built_on = sum(array.size_bytes(array.pieces[0]) for array in stored)
         increments = rows + sum(array.size_bytes(piece) for array in stored for piece in array.pieces[1:])
         return (
-            max(len(array.pieces) for array in stored) > self._chain.max_increments
+            len(files_of(stored)) > self._chain.max_increments
             or increments > self._chain.max_share * built_on
             or self._newest_apart(self._before.folder, self._paths()) is None
         )
