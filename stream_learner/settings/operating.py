@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from stream_learner.settings.base import Duration, Section, op, span
+from stream_learner.settings.base import Duration, Secret, Section, op, span
 
 
 class Export(Section, frozen=True):
@@ -20,7 +20,17 @@ class Export(Section, frozen=True):
 
 
 class Checkpoints(Section, frozen=True):
-    root: Annotated[str | None, op("folder of the published versions; null = checkpoints/ in the state folder")] = None
+    root: Annotated[
+        str | None,
+        op(
+            "folder or fsspec URL (s3://bucket/folder, gs://, az://) of the published versions; null = checkpoints/ in "
+            "the state folder"
+        ),
+    ] = None
+    options: Annotated[
+        dict[str, Any],
+        op("passed to the file system of a URL as they are: key, secret, client_kwargs, ...; secrets as ${ENV_VAR}"),
+    ] = msgspec.field(default_factory=dict)
     keep: Annotated[int, op("versions kept beside the champion, its parent and pinned ones", ge=2)] = 5
 
 
@@ -50,6 +60,13 @@ class Snapshot(Section, frozen=True):
     max_increment_share: Annotated[
         float, op("they are merged earlier when they take more than this share of the bytes they build on", gt=0)
     ] = 0.5
+    on_config_change: Annotated[
+        Literal["refuse", "migrate"],
+        op(
+            "a snapshot made under other model keys: refuse (exit 4), or carry it over where that is safe (journaled); "
+            "the README lists the keys"
+        ),
+    ] = "refuse"
     max_waiting: Annotated[int, op("captures that may wait to be written before learning waits", ge=1, le=16)] = 2
 
 
@@ -78,8 +95,12 @@ class Shutdown(Section, frozen=True):
 
 
 class Observing(Section, frozen=True):
-    host: Annotated[str, op("address of /metrics, /healthz and /readyz")] = "127.0.0.1"
+    host: Annotated[str, op("address of /dashboard, /metrics, /healthz and /readyz")] = "127.0.0.1"
     port: Annotated[int, op("port; 0 = any free one, logged at start", ge=0, le=65535)] = 9109
+    token: Annotated[
+        Secret | None,
+        op("what the dashboard asks for before a rollback or pin, as ${ENV_VAR}; null = no commands from there"),
+    ] = None
     stuck_after: Annotated[Duration, op("/healthz fails when the loop has not moved for this long")] = span("5m")
     log_format: Annotated[Literal["json", "text"], op("structured JSON lines, or text")] = "text"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], op("least severity logged")] = "info"

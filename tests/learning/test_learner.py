@@ -276,34 +276,33 @@ def _onto(before, after):
 
 
 def test_what_changed_put_onto_what_was_is_what_is():
-    """Random sequences of learning, promoting, rolling back, capturing and restoring, whole states beside them."""
-    for seed in range(4):
-        rng = np.random.default_rng(seed)
-        made, learner, replay = _learner("learning: {network: mlp, batch_size: 40}\nreplay: {capacity: 150}\n")
-        parts = {"learner": learner, "replay": replay}
-        told = {name: part.capture() for name, part in parts.items()}
-        old = None
-        for slide in range(25):
-            action = rng.choice(["learn", "learn", "promote", "roll back", "restore", "capture"])
-            if action == "learn":
-                learner.learn(examples(made, int(rng.integers(0, 90)), seed=slide), replay, slide)
-            elif action == "promote":
-                learner.promote()
-                _equal(learner.version_variables(), learner.version_variables("candidate"))
-                old = old or learner.version_variables()
-            elif action == "roll back" and old is not None:
-                learner.load_champion(old)
-                _equal(learner.version_variables(), old)
-            elif action == "restore":
-                told = {name: _onto(told[name], part.changes()) for name, part in parts.items()}
-                _, learner, replay = _learner("learning: {network: mlp, batch_size: 40}\nreplay: {capacity: 150}\n")
-                parts = {"learner": learner, "replay": replay}
-                for name, part in parts.items():
-                    part.restore(copy.deepcopy(told[name]))
-            elif action == "capture":
-                told = {name: _onto(told[name], part.changes()) for name, part in parts.items()}
-        told = {name: _onto(told[name], part.changes()) for name, part in parts.items()}
-        _equal(told, {name: part.capture() for name, part in parts.items()})
+    """A random sequence of learning, promoting, rolling back, capturing and restoring, whole states beside it."""
+    extra = "learning: {network: logistic, batch_size: 40}\nreplay: {capacity: 150}\n"
+    rng = np.random.default_rng(3)
+    made, learner, replay = _learner(extra)
+    spare = _learner(extra)[1:]
+    told, old, seen = {"learner": learner.capture(), "replay": replay.capture()}, None, set()
+    for slide in range(50):
+        action = rng.choice(["learn", "learn", "promote", "roll back", "restore", "capture"])
+        seen.add(action)
+        if action == "learn":
+            learner.learn(examples(made, int(rng.integers(0, 90)), seed=slide), replay, slide)
+        elif action == "promote":
+            learner.promote()
+            _equal(learner.version_variables(), learner.version_variables("candidate"))
+            old = old or learner.version_variables()
+        elif action == "roll back" and old is not None:
+            learner.load_champion(old)
+            _equal(learner.version_variables(), old)
+        elif action in ("restore", "capture"):
+            told = _onto(told, {"learner": learner.changes(), "replay": replay.changes()})
+        if action == "restore":  # by another worker, whatever it held before
+            (learner, replay), spare = spare, (learner, replay)
+            learner.restore(copy.deepcopy(told["learner"]))
+            replay.restore(copy.deepcopy(told["replay"]))
+    told = _onto(told, {"learner": learner.changes(), "replay": replay.changes()})
+    _equal(told, {"learner": learner.capture(), "replay": replay.capture()})
+    assert len(seen) == 5 and old is not None
 
 
 def test_what_a_step_moved_is_all_that_is_told():
