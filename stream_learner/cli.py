@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_checkpoints(commands.add_parser("checkpoints", help="list, compare, roll back and pin versions"))
     _add_dashboard(commands.add_parser("dashboard", help="the dashboard of a state folder, also without a worker"))
     _add_report(commands.add_parser("report", help="the dashboard of a state folder as one HTML file"))
+    _add_explain(commands.add_parser("explain", help="which inputs move one score of a version, and by how much"))
     return parser
 
 
@@ -113,6 +114,13 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
     page.add_arguments(parser)
     parser.set_defaults(command=page.main)
+
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    from stream_learner.explaining import command
+
+    command.add_arguments(parser)
+    parser.set_defaults(command=command.main)
 
 
 def _add_archive(parser: argparse.ArgumentParser) -> None:
