@@ -79,11 +79,7 @@ class Asked:
             self.own = probability(worker.learner.score_champion(self.examples))
             self.served = probability(worker.publisher.score_served(self.examples))
             self.columns = [column.name for column in worker.aggregates.columns]
-<<<<<<< HEAD
-            version = worker.publisher.checkpoints.location(worker.publisher.champion)
-=======
-            self.version = worker.publisher.checkpoints.folder / str(worker.publisher.champion)
->>>>>>> main
+            self.version = Path(worker.publisher.checkpoints.location(worker.publisher.champion))
         self.fields = self._raw_fields()
         np.savez(folder / "given.npz", **self.fields)
         command = [sys.executable, "-I", "-c", CALLER, self.version, folder / "given.npz", folder / "answers.npz"]
