@@ -160,8 +160,11 @@ def psi(now: F64, then: F64, floor: float) -> float:
 def jensen_shannon(now: F64, then: F64) -> float:
     """Jensen-Shannon divergence of shares [bins] in bits (Lin, IEEE Trans. Information Theory 1991)."""
     middle = (now + then) / 2
-    parts = [np.where(side > 0, side * np.log2(np.where(side > 0, side / middle, 1.0)), 0.0) for side in (now, then)]
-    return float(sum(part.sum() for part in parts)) / 2
+    total = 0.0
+    for side in (now, then):
+        some = side > 0
+        total += float((side[some] * np.log2(side[some] / middle[some])).sum())
+    return total / 2
 
 
 def _in_two(counts: F64, chosen: int) -> F64:
