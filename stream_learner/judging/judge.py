@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,10 +17,11 @@ from stream_learner.events import EventSchema, ExampleBatch
 from stream_learner.judging.baselines import BASELINES, Baselines
 from stream_learner.judging.drift import DriftWatch
 from stream_learner.judging.drift_inputs import InputColumns
-from stream_learner.judging.gate import Gate, Question, Verdict
+from stream_learner.judging.gate import Gate
 from stream_learner.judging.metrics import finite_or_none, to_logits
 from stream_learner.judging.scoreboard import Origin, Scoreboard
 from stream_learner.judging.slices import Slices
+from stream_learner.judging.verdict import Question, Verdict
 from stream_learner.learning.features import FeatureSchema, NumberColumn
 from stream_learner.settings import NOVELTY, Config, Duration
 from stream_learner.windows.attribution import Matured
@@ -51,6 +53,7 @@ class Judge:
         )
         self.drift = DriftWatch(columns, config.drift, config.seed)
         self.gate = Gate(config.gate)
+        self._ranked = config.gate.min_auc is not None
         self.psi: dict[str, float] = {}  # of the last verdict
         self._sample: ExampleBatch | None = None  # rows of the last slide in which something matured
 
@@ -79,7 +82,7 @@ class Judge:
         origin = Origin(examples.time, users, slices, examples.judged)
         self.board.add(arrival, examples.label, slide.end, origin)
         if candidate is not None:
-            self.gate.observe(candidate, champion, examples.label)
+            self.gate.observe(candidate, champion, examples.label, slide.end)
         self.baselines.update(examples.ids, examples.label)
         span = slide.start, slide.end
         for finding in self.drift.matured(examples, matured.delays(), champion, slide.number, span):
@@ -106,6 +109,7 @@ class Judge:
             psi=self.psi,
             parent=champion,
             baselines=self._baselines(),
+            auc=self.board.window("candidate", max(self.windows))["auc"] if self._ranked else math.nan,
         )
         return self.gate.judge(question)
 
@@ -114,10 +118,12 @@ class Judge:
         longest = max(self.windows, default=None)
         return {} if longest is None else {name: self.board.window(name, longest) for name in BASELINES}
 
-    def published(self, slide_end: int, score: Callable[[ExampleBatch], NDArray[np.float32]]) -> None:
+    def published(
+        self, slide_end: int, score: Callable[[ExampleBatch], NDArray[np.float32]], *, rollback: bool = False
+    ) -> None:
         """A new version, whose logits `score` gives, is in service: the evidence and the drift reference start
         afresh."""
-        self.gate.published(slide_end)
+        self.gate.published(slide_end, rollback=rollback)
         self.drift.published(slide_end, score)
 
     def drift_numbers(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The sections of metrics, drift and the gate."""
+"""The sections of metrics and drift."""
 
 from __future__ import annotations
 
@@ -91,29 +91,3 @@ class Drift(Section, frozen=True):
         ),
     ] = msgspec.field(default_factory=list)
     min_examples: Annotated[int, Meta(description="examples on each side before a feature is judged", ge=10)] = 1000
-
-
-class Gate(Section, frozen=True):
-    mode: Annotated[
-        Literal["margin", "always"], Meta(description="margin: the rules below; always: for benchmarks and tests only")
-    ] = "margin"
-    interval: Annotated[Duration, Meta(description="event time between two times the gate is asked")] = span("15m")
-    min_interval: Annotated[Duration, Meta(description="least event time between two versions")] = span("30m")
-    min_examples: Annotated[
-        int, Meta(description="matured examples scored by both models since the last version", ge=1)
-    ] = 1000
-    min_positives: Annotated[int, Meta(description="positives among them", ge=1)] = 20
-    margin: Annotated[
-        float,
-        Meta(description="largest NE excess of the candidate over the champion; negative asks for a gain", ge=-1, le=1),
-    ] = 0.0
-    max_ne: Annotated[
-        float, Meta(description="largest NE of the candidate on the same examples; 1 = the base rate's", gt=0)
-    ] = 1.0
-    calibration: Annotated[
-        tuple[float, float], Meta(description="band of sum(p) / sum(y) of the candidate on the same examples")
-    ] = (0.8, 1.25)
-    max_psi: Annotated[float, Meta(description="largest population stability index of any input feature", gt=0)] = 0.25
-    drift_hold: Annotated[
-        Duration, Meta(description="longest event time that input drift alone may hold a candidate back")
-    ] = span("6h")
