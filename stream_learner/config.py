@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from stream_learner.errors import ConfigError, StateError
+from stream_learner.errors import ConfigError
 from stream_learner.events import EventSchema
 from stream_learner.rules import contradictions
 from stream_learner.settings import Config, Duration, Secret, Section
@@ -45,6 +45,8 @@ def read(path: str | Path) -> str:
 def parse(text: str, name: str = "config", environ: Mapping[str, str] = os.environ) -> Config:
     """The config in a YAML text; `name` stands in the messages."""
     raw = filled(text, name, environ)
+    if "gate" in raw and not raw["gate"]:
+        raise ConfigError(f"{name}: gate: nothing configured; name gate.mode at least, or leave the section out")
     try:
         config = _convert(raw, name)
         problems = contradictions(config)
@@ -302,23 +304,11 @@ def model_head(config: Config) -> dict[str, Any]:
     return {"config_hash": model_hash(config), "config": to_plain(config, scope="model")}
 
 
-def require_same_model(head: dict[str, Any], config: Config) -> None:
-    """Raises StateError naming the model keys in which `config` differs from the one a snapshot was made under."""
-    if head["config_hash"] == model_hash(config):
-        return
-    before, now = _leaves(head["config"]), _leaves(to_plain(config, scope="model"))
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    raise StateError(
-        f"the snapshot in {config.state} was made under other model keys: {', '.join(changed) or 'privacy.key'}. "
-        "Put them back, or start with a new state folder (operational keys may change freely)"
-    )
-
-
-def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
     """Nested mappings as one, by dotted paths."""
     if not isinstance(value, dict) or not value:
         return {path: value}
-    inner = (_leaves(item, f"{path}.{key}" if path else str(key)) for key, item in value.items())
+    inner = (leaves(item, f"{path}.{key}" if path else str(key)) for key, item in value.items())
     return {key: leaf for leaves in inner for key, leaf in leaves.items()}
 
 
@@ -339,6 +329,22 @@ def event_schema(config: Config) -> EventSchema:
         ids=tuple(dict.fromkeys(["user", "item", "session", *categorical])),
         numbers=tuple(dict.fromkeys(numeric)),
     )
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The config with other plain values of keys, named by dotted paths as `leaves` does."""
+    for path, value in values.items():
+        config = _with_value(config, path.split("."), value)
+    return config
+
+
+def _with_value(section: Any, steps: list[str], value: Any) -> Any:
+    field = next(f for f in _fields(type(section)) if f.encode_name == steps[0])
+    if len(steps) == 1:
+        new = msgspec.convert(value, field.type, dec_hook=_decode)
+    else:
+        new = _with_value(getattr(section, field.name), steps[1:], value)
+    return msgspec.structs.replace(section, **{field.name: new})
 
 
 def with_state(config: Config, folder: str | None) -> Config:

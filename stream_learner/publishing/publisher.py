@@ -67,6 +67,7 @@ class Publisher:
         self._columns = columns
         self._learner = learner
         self._hash = configs.model_hash(config)
+        self._hashes = {self._hash}  # of this and of all configs the state was carried over from
         self.checkpoints = open_checkpoints(config, token=lease.token, fence=lease.prove)
         self._exporter = Exporter(config, features, columns, Path(config.state) / "template")
         self.champion: int | None = None
@@ -101,7 +102,7 @@ class Publisher:
     def require(self, version: int) -> Manifest:
         """A version an operator named. ConfigError when there is none, StateError when it cannot be loaded here."""
         manifest = self.checkpoints.require(version)
-        if manifest.config_hash != self._hash:
+        if manifest.config_hash not in self._hashes:
             raise StateError(f"version {version} was made under other model keys; use the config it was made with")
         return manifest
 
@@ -126,6 +127,7 @@ class Publisher:
             slide_end_us=occasion.slide_end,
             event_time_span=None if tally.first_time is None else (tally.first_time, tally.last_time or 0),
             offsets=_ranges(tally),
+            gaps=tally.gaps,
             metrics=occasion.metrics,
             verdict=occasion.verdict,
             config_hash=self._hash,
@@ -172,11 +174,13 @@ class Publisher:
             "champion": self.champion,
             "versions": list(self.versions),
             "pins": sorted(self.pins),
+            "config_hashes": sorted(self._hashes),
             "tables": tables,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.champion, self.versions, self.pins = state["champion"], list(state["versions"]), set(state["pins"])
+        self._hashes = {self._hash, *state["config_hashes"]}
         self._tables = {key: (table["keys"], table["values"]) for key, table in state["tables"].items()}
 
 

@@ -48,6 +48,13 @@ class Snapshot(Section, frozen=True):
         Duration, op("real time between two snapshots that are not made for a version; spares a back-test most of them")
     ] = span("2s")
     keep: Annotated[int, op("snapshots kept", ge=2)] = 3
+    on_config_change: Annotated[
+        Literal["refuse", "migrate"],
+        op(
+            "a snapshot made under other model keys: refuse (exit 4), or carry it over where that is safe (journaled); "
+            "the README lists the keys"
+        ),
+    ] = "refuse"
     max_waiting: Annotated[int, op("captures that may wait to be written before learning waits", ge=1, le=16)] = 2
 
 
