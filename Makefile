@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-gate faults soak fuzz lock clean
+.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-gate bench-restart faults fuzz lock clean soak bench-snapshots
 
 KILLS ?= 20
 SEED ?= 7
@@ -61,6 +61,10 @@ bench: setup
 # False publishing under continuous looks, and what it takes to find a real gain.
 bench-gate: setup
 	$(BIN)/python -m benchmarks.gate $(if $(OUT),--out $(OUT))
+
+# The pause, the bytes and the way back of snapshots of 1 GB of tables and slots.
+bench-snapshots: setup
+	$(BIN)/python -m benchmarks.snapshots
 
 # Kills and hurts the worker at every step of its commit protocol, on real Kafka, and compares what comes of it.
 faults: setup

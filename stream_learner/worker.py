@@ -45,7 +45,7 @@ from stream_learner.publishing.publisher import Occasion, Publisher, Version
 from stream_learner.publishing.verdict_log import VerdictLog
 from stream_learner.retry import retrying
 from stream_learner.settings import Config
-from stream_learner.snapshots import Snapshots
+from stream_learner.snapshots import Chain, Snapshots
 from stream_learner.tally import Tally
 from stream_learner.windows.aggregates import Aggregates
 from stream_learner.windows.attribution import Attribution, select_examples
@@ -101,11 +101,13 @@ class Worker:
         self.tally = Tally()
         self.journal = FileJournal(state / "journal.jsonl", lease.prove)
         self.verdicts = VerdictLog(state / "verdicts.jsonl", lease.prove)
-        self.snapshots = Snapshots(state / "snapshots", config.snapshot.keep, token=lease.token, fence=lease.prove)
+        chain = Chain(config.snapshot.max_increments, config.snapshot.max_increment_share)
+        keep = config.snapshot.keep
+        self.snapshots = Snapshots(state / "snapshots", keep, chain=chain, token=lease.token, fence=lease.prove)
         self.commands = Commands(state / "commands", lease.prove)
         reading = around.source, self.journal, around.letters, self.tally
         self.intake = Intake(config, self.schema, *reading, until_end=until_end, on_gap=on_gap)
-        self.identities = Deduplicator(config.dedupe.window) if config.dedupe.window else None
+        self.identities = Deduplicator(dedupe.window, dedupe.max_ids) if (dedupe := config.dedupe).window else None
         self.aggregates = Aggregates(config, self.schema)
         self.attribution = Attribution(config, self.schema)
         features = feature_schema(config, self.schema, self.aggregates.columns)
@@ -116,6 +118,9 @@ class Worker:
         self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)
         self._snapshot_at: int | None = None  # slide end of the last snapshot, us
         self._captured_at = time.monotonic()
+        # Parts that can tell what changed of them; the others are captured whole.
+        self._incremental: dict[str, Learner | Replay] = {"learner": self.learner, "replay": self.replay}
+        self._known_whole = False  # by `snapshots`: changes can be told against what was captured or restored last
         self._head = configs.model_head(config)
         self._config_left = False  # `wanted` is to be adopted when something new may be decided
         self._last_end: int | None = None  # end of the last slide, us
@@ -137,6 +142,7 @@ class Worker:
         self.intake.start(self._retrying(self.publisher.settled, "versions"))
         self.around.metrics.started(self)
         self.around.health.running()
+        log.info("reading %d partitions", len(self.intake.positions))
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Slide after slide until `stopping` says so or a bounded log ends; then a last snapshot."""
@@ -398,8 +404,11 @@ class Worker:
         return parts if self.identities is None else {**parts, "identities": self.identities}
 
     def capture(self) -> dict[str, Any]:
-        """Step 3: a copy of everything the next slide depends on."""
-        state = {name: part.capture() for name, part in self._parts().items()}
+        """Step 3: a copy of everything the next slide depends on; of large parts, only what changed since the last."""
+        state = {name: part.capture() for name, part in self._parts().items() if name not in self._incremental}
+        for name, part in self._incremental.items():
+            state[name] = part.changes() if self._known_whole else part.capture()
+        self._known_whole = True
         return {**state, "verdicts": self.verdicts.length, "last_end": self._last_end}
 
     def restore(self) -> None:
@@ -417,6 +426,7 @@ class Worker:
         change = config_change.resolve(snapshot.head, self.config, self.wanted, pending)
         for name, part in self._parts().items():
             part.restore(snapshot.state[name])
+        self._known_whole = change is None  # what was carried over into another config is not what was written
         if change is not None:
             self.intake.applied += 1
             log.warning("from slide %d on under other model keys: %s", change.slide, change.keys)

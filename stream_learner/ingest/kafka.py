@@ -42,8 +42,8 @@ class KafkaSource:
         self._connector = Connector(config.kafka)
         self._patience = Patience(config.kafka.retry_timeout.seconds)
         self.group = Group(self._connector, config.kafka.group_id, config.kafka.refresh_partitions.seconds)
-        self._capacity = config.queue_records
-        self._lanes = Lanes(self._capacity)
+        self._capacity = config.queue_records, config.queue_bytes
+        self._lanes = Lanes(*self._capacity)
         self._closing = threading.Event()
         self._consumer: Any = None
         self._poller: Poller | None = None
@@ -87,6 +87,9 @@ class KafkaSource:
     def lag(self) -> dict[Partition, int]:
         return self._lanes.lag()
 
+    def waiting(self) -> tuple[int, int]:
+        return self._lanes.waiting()
+
     def new_partitions(self) -> dict[Partition, int]:
         if not self._until_end and time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + self._config.refresh_partitions.seconds
@@ -123,7 +126,7 @@ class KafkaSource:
         """Ends an earlier reading, with what waits of it."""
         self._disconnect()
         self._poller = self._consumer = None
-        self._lanes = Lanes(self._capacity)
+        self._lanes = Lanes(*self._capacity)
         self._reading = set()
 
     def _ask(self, what: Any, doing: str) -> Any:

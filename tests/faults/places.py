@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 STORAGE = "storage"
-STORAGE_CALLS = ("fsync", "rename", "replace", "mkdir", "rmdir", "unlink", "ftruncate")
+STORAGE_CALLS = ("fsync", "rename", "replace", "mkdir", "rmdir", "unlink", "link", "ftruncate")
 
 
 def die() -> None:
@@ -62,7 +62,7 @@ def around(owner: Any, name: str, step: str, stop: Stop) -> None:
 
 def install(stop: Stop) -> None:
     """Wraps everything, once, in a process that is about to run a worker."""
-    from stream_learner import journal, snapshots, worker, writer
+    from stream_learner import journal, snapshot_writing, snapshots, worker, writer
     from stream_learner.ingest import dead_letters, files, kafka
     from stream_learner.publishing import announce, checkpoints, export, publisher, storage, verdict_log
 
@@ -74,6 +74,7 @@ def install(stop: Stop) -> None:
     around(worker.Learner, "promote", "2 learner", stop)
     around(publisher.Publisher, "promoted", "2 publisher", stop)
     around(worker.Worker, "capture", "3 worker", stop)
+    around(worker.Learner, "changes", "3 learner", stop)
     around(writer.Writer, "submit", "3 writer", stop)
     around(dead_letters.FileDeadLetters, "flush", "4 letters", stop)
     around(publisher.Publisher, "write", "5 version", stop)
@@ -84,8 +85,10 @@ def install(stop: Stop) -> None:
         for name in names:
             around(module, name, "5 and 7 checkpoints", stop)
     around(snapshots.Snapshots, "write", "6 snapshot", stop)
-    for name in ("_write_arrays", "_write_files", "fsync_tree", "rename_dir"):
+    for name in ("write_files", "fsync_tree", "rename_dir"):
         around(snapshots, name, "6 snapshot", stop)
+    for name in ("_link", "_merged", "write_manifest"):
+        around(snapshot_writing, name, "6 snapshot", stop)
     around(checkpoints.Checkpoints, "point", "7 pointer", stop)
     for kind in (announce.NoAnnouncer, announce.KafkaAnnouncer):
         around(kind, "announce", "7 announcer", stop)

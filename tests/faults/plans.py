@@ -23,6 +23,8 @@ _OPERATIONAL: dict[str, tuple[Any, ...]] = {
     "source.queue_records": (20, 400, 20_000),
     "snapshot.interval": ("2m", "4m", "10m"),
     "snapshot.max_waiting": (1, 2, 4),
+    "snapshot.max_increments": (0, 2, 24),
+    "snapshot.max_increment_share": (0.5, 1000.0),
 }
 _DAMAGES = (*[None] * 6, *[POWER_CUT] * 4, *DAMAGES)  # nothing but the kill, mostly
 _DISK = "disk"  # in the names of faults that may not be told apart by inodes: see `_fault_plan`
