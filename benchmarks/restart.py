@@ -71,7 +71,11 @@ def measure(rows: int, bootstrap: str, folder: Path) -> dict[str, Any]:
     path, state = folder / "config.yaml", folder / "state"
     path.write_text(yaml.safe_dump(config(rows, topic, bootstrap, state)))
     events = ShopEvents.concat(
-        [part for part in limited(Shop(ShopSettings(seed=_SEED)).chunks(), _EVENTS) if len(part)]
+        [
+            part
+            for part in limited(Shop(ShopSettings(seed=_SEED, events_per_hour=12_000.0)).chunks(), _EVENTS)
+            if len(part)
+        ]
     )
     _produce(bootstrap, topic, events.take(slice(None, _BEFORE)))
     first = _Life(path, folder / "first.log")
