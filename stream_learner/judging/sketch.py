@@ -160,7 +160,10 @@ def psi(now: F64, then: F64, floor: float) -> float:
 def jensen_shannon(now: F64, then: F64) -> float:
     """Jensen-Shannon divergence of shares [bins] in bits (Lin, IEEE Trans. Information Theory 1991)."""
     middle = (now + then) / 2
-    parts = [np.where(side > 0, side * np.log2(np.where(side > 0, side / middle, 1.0)), 0.0) for side in (now, then)]
+    parts = [
+        np.where(side > 0, side * np.log2(np.where(side > 0, side / np.where(middle > 0, middle, 1.0), 1.0)), 0.0)
+        for side in (now, then)
+    ]
     return float(sum(part.sum() for part in parts)) / 2
 
 
