@@ -1,11 +1,12 @@
 """Every metric the worker exposes: a closed list, on its own registry, with help, unit and bounded labels.
 
 Names are `stream_learner_<noun>_<unit>[_total]`; labels take their values from the config, the topics' partitions or
-closed lists in the code, never from events.
+closed lists in the code, and from events only where the config bounds their number (`judging.slice_top`).
 """
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from stream_learner.judging.drift_tests import KINDS as DRIFT_KINDS
 
 if TYPE_CHECKING:
     from stream_learner.learning.learner import Learned
@@ -38,7 +41,17 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # about 3 steps a decade
 _FAR_US = 2**62  # beyond stand the watermarks of "nothing seen yet" and "all has ended"
-_QUALITY = {"auc": "auc", "ne": "normalized_entropy", "calibration": "calibration"}
+_QUALITY = {
+    "auc": "auc",
+    "gauc": "gauc",
+    "ap": "average_precision",
+    "ne": "normalized_entropy",
+    "calibration": "calibration",
+    "ece": "ece",
+    "maturity": "maturity",
+}
+_BY_SLICE = ("auc", "ne", "calibration")
+_ESTIMATED = {"auc": "auc", "ne": "normalized_entropy", "calibration": "calibration"}
 
 
 class Documented(NamedTuple):
@@ -148,6 +161,9 @@ class WorkerMetrics:
         self.judged_examples.set(len(worker.judge.board))
         for name, count in worker.judge.baselines.sizes().items():
             self.baseline_keys.labels(name).set(count)
+        for kind in DRIFT_KINDS:
+            standing = sum(finding.kind == kind for finding in worker.judge.drift.current)
+            self.drift_findings.labels(kind).set(standing)
         for key, count in worker.aggregates.sizes().items():
             self.aggregate_keys.labels(key).set(count)
 
@@ -162,8 +178,21 @@ class WorkerMetrics:
         for name in board.names:
             for span in board.windows:
                 self.set_quality(name, str(span), board.window(name, span))
+        self._slices(worker)
+        for metric, key in _ESTIMATED.items():
+            self.estimate.labels(metric).set(worker.judge.drift.estimate().get(key, math.nan))
         ended = time.monotonic()
         self._quality_due = ended + max(15.0, 20 * (ended - began))
+
+    def _slices(self, worker: Worker) -> None:
+        """The candidate over the longest window, slice by slice; at most `judging.slice_top` + 2 of a feature."""
+        board, numbers = worker.judge.board, worker.judge.slices.numbers()
+        self.slice_quality.clear()
+        if board.windows:
+            for name, number in numbers.items():
+                summary = board.slice("candidate", number, max(board.windows))
+                for metric in _BY_SLICE:
+                    self.slice_quality.labels(name, metric).set(summary[_QUALITY[metric]])
 
     # ---- the list ------------------------------------------------------------------------------------------------
 
@@ -205,10 +234,22 @@ class WorkerMetrics:
 
     def _judging(self) -> None:
         self.quality = self._gauge(
-            "quality_ratio", "Metric at arrival (auc, ne, calibration) by model and window", "model", "metric", "window"
+            "quality_ratio",
+            f"Metric at arrival ({', '.join(_QUALITY)}) by model and window",
+            "model",
+            "metric",
+            "window",
         )
         self.judged_examples = self._gauge("judged_examples", "Scored examples held for exact metrics")
         self.baseline_keys = self._gauge("baseline_keys", "Keys held by the do-nothing baselines", "model")
+        self.slice_quality = self._gauge(
+            "slice_quality_ratio", "Metric at arrival of the candidate by slice, longest window", "slice", "metric"
+        )
+        self.estimate = self._gauge(
+            "estimate_ratio", "Probable metric of the champion on clicks without labels yet: an estimate", "metric"
+        )
+        self.drift_alarms = self._counter("drift_alarms_total", "Times that drift of a kind was found", "kind")
+        self.drift_findings = self._gauge("drift_findings", "Findings of drift that stand now", "kind")
         self.feature_psi = self._gauge("feature_psi", "PSI of arriving against reference examples", "feature")
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
 
@@ -255,6 +296,7 @@ def _counts(worker: Worker) -> dict[tuple[str, str], int]:
     counts = {("events", fate): int(getattr(tally, fate)) for fate in FATES}
     counts |= {("records", topic): count for topic, count in tally.topics.items()}
     counts |= {("dead_letters", reason): count for reason, count in tally.reasons.items()}
+    counts |= {("drift_alarms", kind): worker.judge.drift.alarms[kind] for kind in DRIFT_KINDS}
     return counts | {
         ("slides", ""): tally.slides,
         ("examples", ""): tally.examples,

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +14,11 @@ from stream_learner import config as configs
 from stream_learner.ingest.memory import MemorySource
 from stream_learner.ingest.source import Partition
 from stream_learner.judging.baselines import Baselines
-from stream_learner.judging.scoreboard import Scoreboard
+from stream_learner.judging.drift import DriftWatch
+from stream_learner.judging.drift_inputs import InputColumns
+from stream_learner.judging.drift_tests import Finding
+from stream_learner.judging.scoreboard import Origin, Scoreboard
+from stream_learner.judging.slices import Slices
 from stream_learner.learning.learner import Learned
 from stream_learner.learning.replay import Replay
 from stream_learner.observing.metrics import BOUNDS, WorkerMetrics, documented, resident_bytes
@@ -34,6 +38,9 @@ NAMES = [
     "commit_failures_total",
     "dead_letters_total",
     "dedupe_ids",
+    "drift_alarms_total",
+    "drift_findings",
+    "estimate_ratio",
     "events_total",
     "examples_total",
     "feature_psi",
@@ -57,6 +64,7 @@ NAMES = [
     "replay_examples",
     "resident_memory_bytes",
     "retraces_total",
+    "slice_quality_ratio",
     "slide_duration_seconds",
     "slides_total",
     "snapshot_duration_seconds",
@@ -101,9 +109,12 @@ class Parts:
         self.learner: Any = SimpleNamespace(retraces=0, ids_held=lambda: {"item": 7})
         self.identities = None
         self.writer: Any = SimpleNamespace(waiting=1)
-        board = Scoreboard(("candidate", "prior"), windows, 1000)
-        baselines = Baselines(schema, 1.0, 16)
-        self.judge: Any = SimpleNamespace(board=board, baselines=baselines)
+        self.judge: Any = SimpleNamespace(
+            board=Scoreboard(("candidate", "prior"), windows, 1000, features=2),
+            baselines=Baselines(schema, 1.0, 16),
+            slices=Slices(self.config.judging, schema),
+            drift=DriftWatch(InputColumns({}, {}, (), 0), self.config.drift, 0),
+        )
 
 
 def test_the_list_is_closed_and_well_named():
@@ -116,7 +127,7 @@ def test_the_list_is_closed_and_well_named():
         assert len(entry.help) > 10 and not entry.help.endswith(".")
         assert set(entry.labels) <= {
             "topic", "partition", "fate", "reason", "stage", "key", "cause", "source", "model", "metric", "window",
-            "feature", "verdict",
+            "feature", "verdict", "slice", "kind",
         }  # fmt: skip
 
 
@@ -190,6 +201,24 @@ def test_quality_is_shown_by_model_and_window():
     metrics.closed(worker, Learned(0, 0, 0, float("nan")))
     assert value(metrics, "quality_ratio", model="candidate", metric="auc", window="1h") == 1.0
     assert np.isnan(value(metrics, "quality_ratio", model="prior", metric="ne", window="1h"))
+
+
+def test_drift_and_slices_are_shown():
+    metrics, worker = WorkerMetrics(), Parts()
+    finding = Finding("labels", "label", "rate", 0.5, 1e-9)
+    metrics.started(worker)
+    worker.judge.drift.current, worker.judge.drift.alarms["labels"] = [finding], 1
+    rows = worker.judge.slices.arrive(np.ones((4, 3), np.uint64))
+    slices = np.where(rows, 1, 0).astype(np.int16)
+    worker.judge.slices.restore({**worker.judge.slices.capture(), "numbers": {"new_user=no": 0, "new_user=yes": 1}})
+    origin = replace(Origin.unknown(4, 2), slices=slices)
+    logits, labels = np.array([-1, 0, 1, 2], np.float32), np.array([0, 0, 1, 1], np.float32)
+    worker.judge.board.add({"candidate": logits}, labels, 1, origin)
+    metrics.closed(worker, Learned(0, 0, 0, float("nan")))
+    assert value(metrics, "drift_findings", kind="labels") == 1 == value(metrics, "drift_alarms_total", kind="labels")
+    assert value(metrics, "drift_findings", kind="inputs") == 0
+    assert value(metrics, "slice_quality_ratio", slice="new_user=no", metric="auc") == 1.0
+    assert np.isnan(value(metrics, "estimate_ratio", metric="auc"))
 
 
 def test_verdicts_versions_and_times():
