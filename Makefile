@@ -62,6 +62,10 @@ bench: setup
 bench-gate: setup
 	$(BIN)/python -m benchmarks.gate $(if $(OUT),--out $(OUT))
 
+# From SIGKILL to learning again, against the size of an embedding table.
+bench-restart: setup
+	$(BIN)/python -m benchmarks.restart $(if $(OUT),--out $(OUT))
+
 # The pause, the bytes and the way back of snapshots of 1 GB of tables and slots.
 bench-snapshots: setup
 	$(BIN)/python -m benchmarks.snapshots
