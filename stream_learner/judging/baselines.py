@@ -60,7 +60,7 @@ class Baselines:
 
     def capture(self) -> dict[str, Any]:
         rates = {name: rate.capture() for name, rate in self._rates.items()}
-        return {"examples": self._examples, "positives": self._positives, "last": self._last, "rates": rates}
+        return {"examples": self._examples, "positives": self._positives, "last": list(self._last), "rates": rates}
 
     def restore(self, state: dict[str, Any]) -> None:
         self._examples = int(state["examples"])
