@@ -32,6 +32,7 @@ from stream_learner.durable import (
     fsync_tree,
     make_folder,
     recover_folder,
+    remove,
     rename_dir,
     storage_errors,
     unfenced,
@@ -115,6 +116,7 @@ class Snapshots:
         merge = self._must_merge(leaves)
         with storage_errors(final, "write"):
             try:
+                remove(temporary)  # of an attempt whose cleaning failed too
                 temporary.mkdir()
                 manifest = {"slide": slide, "token": self._token, "head": head}
                 standing = write_files(temporary, manifest, tree, leaves, self._before, merge=merge)

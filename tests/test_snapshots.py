@@ -298,6 +298,13 @@ def test_a_rejected_slide_written_again_counts_as_whole(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["slide-000000000002-000000", "slide-000000000003-000000"]
 
 
+def test_what_an_attempt_could_not_clean_up_hinders_no_other(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path, keep=2)
+    (tmp_path / ".tmp-slide-000000000001-000000" / "half").mkdir(parents=True)
+    snapshots.write(1, {"value": 1}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["slide-000000000001-000000"]
+
+
 def test_a_failed_prune_is_told_not_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshots = Snapshots(tmp_path, keep=2)
     for slide in (1, 2, 3):

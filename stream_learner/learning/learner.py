@@ -155,14 +155,16 @@ class Learner:
         moved.unchecked.take()
         return True
 
+    def ids_held(self) -> dict[str, int]:
+        """Per id feature with an exact table the ids that have a row; looks at the whole id table."""
+        exact = [column.name for column in self.features.ids if column.table == "exact"]
+        return {name: ids_held(self.candidate.variables[f"exact/{name}/rows"].numpy()) for name in exact}
+
     def table_fill(self) -> dict[str, float]:
         """Per id feature the share of its table in use: ids held where exact, rows ever learned where hashed."""
         fill = self._trainer.touched()
-        for column in self.features.ids:
-            if column.table == "exact":
-                held = ids_held(self.candidate.variables[f"exact/{column.name}/rows"].numpy())
-                fill[column.name] = held / column.rows
-        return fill
+        rows = {column.name: column.rows for column in self.features.ids}
+        return fill | {name: held / rows[name] for name, held in self.ids_held().items()}
 
     @property
     def retraces(self) -> int:

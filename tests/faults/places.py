@@ -1,4 +1,4 @@
-"""Where a worker can be killed: around every numbered step of the commit protocol and inside those that write, and
+"""Where a worker can be hurt: around every numbered step of the commit protocol and inside those that write, and
 before every single storage operation. The real objects are wrapped in the worker's own process; the product has no
 hooks.
 
@@ -13,35 +13,36 @@ import os
 import signal
 import threading
 from collections import Counter
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any
 
 STORAGE = "storage"
-_STORAGE_CALLS = ("fsync", "rename", "replace", "mkdir", "rmdir", "unlink", "link", "ftruncate")
+STORAGE_CALLS = ("fsync", "rename", "replace", "mkdir", "rmdir", "unlink", "link", "ftruncate")
+
+
+def die() -> None:
+    """As an OOM killer would: nothing is flushed, no handler runs."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("a killed process went on")
 
 
 class Stop:
-    """Counts passes through places, and kills the process at the wanted one."""
+    """Counts passes through places, and does `hurt` at the wanted one: kills the process, if nothing else is said."""
 
-    def __init__(self, place: str | None = None, nth: int = 1) -> None:
-        self._place, self._nth = place, nth
+    def __init__(self, place: str | None = None, nth: int = 1, hurt: Callable[[], None] = die) -> None:
+        self._place, self._nth, self._hurt = place, nth, hurt
         self._lock = threading.Lock()
         self.passes: Counter[str] = Counter()
 
     def reached(self, place: str) -> bool:
-        """Counts a pass; whether this is where to die."""
+        """Counts a pass; whether it is the wanted one."""
         with self._lock:
             self.passes[place] += 1
             return place == self._place and self.passes[place] == self._nth
 
     def at(self, place: str) -> None:
         if self.reached(place):
-            die()
-
-
-def die() -> NoReturn:
-    """As an OOM killer would: nothing is flushed, no handler runs."""
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("a killed process went on")
+            self._hurt()
 
 
 def around(owner: Any, name: str, step: str, stop: Stop) -> None:
@@ -99,7 +100,7 @@ def install(stop: Stop) -> None:
     around(worker.Worker, "restore", "restore", stop)
     around(worker.Intake, "start", "restore", stop)
     _install_torn_appends(stop)
-    for name in _STORAGE_CALLS:
+    for name in STORAGE_CALLS:
         _install_storage(name, stop)
 
 
