@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-gate faults fuzz lock clean
+.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-drift bench-judging bench-gate faults fuzz lock clean
 
 KILLS ?= 20
 SEED ?= 7
 INPUTS ?= 1000000
+SEEDS ?= 3
 
 setup: $(VENV)/.ready
 
@@ -60,6 +61,13 @@ bench: setup
 # False publishing under continuous looks, and what it takes to find a real gain.
 bench-gate: setup
 	$(BIN)/python -m benchmarks.gate $(if $(OUT),--out $(OUT))
+
+# Which drifts are found, how soon, at what price in false alarms; and what judging costs.
+bench-drift: setup bench-setup
+	$(BIN)/python -m benchmarks.drift $(if $(OUT),--out $(OUT)) --seeds $(SEEDS)
+
+bench-judging: setup
+	$(BIN)/python -m benchmarks.judging $(if $(OUT),--out $(OUT))
 
 # Kills the worker at every step of its commit protocol, on real Kafka, and compares what comes of it.
 faults: setup
