@@ -29,6 +29,9 @@ MIGRATES = frozenset({
     # bounds and spans: what is held is cut to them at the next slide, or grows into them
     "replay.capacity", "aggregates.expire_after", "aggregates.max_keys", "judging.windows", "judging.exact_max",
     "drift.window", "drift.bins", "drift.min_examples",
+    # read afresh by every look for drift
+    "drift.interval", "drift.run_length", "drift.min_psi", "drift.min_prediction_psi", "drift.min_share",
+    "drift.min_auc",
 })  # fmt: skip
 
 Values = dict[str, Any]  # by key: a dotted path, as `configs.leaves` writes it
