@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 
 PREFIX = "stream_learner"
 FATES = ("accepted", "ignored", "late", "dead", "duplicate", "skipped")
+BOUNDS = {  # what holds records, events, examples or keys: its gauge, and the key of the config that bounds it
+    "queued_records": "source.queue_records",
+    "queued_bytes": "source.queue_bytes",
+    "open_events": "slides.max_open_events",
+    "dedupe_ids": "dedupe.max_ids",
+    "aggregate_keys": "aggregates.max_keys",
+    "pending_examples": "labels.max_pending",
+    "replay_examples": "replay.capacity",
+    "id_table_rows": "features.ids.user.rows",
+    "judged_examples": "judging.exact_max",
+    "baseline_keys": "judging.baseline_keys",
+    "captures_waiting": "snapshot.max_waiting",
+}
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # about 3 steps a decade
@@ -137,10 +150,17 @@ class WorkerMetrics:
         mark = worker.intake.watermark.value()
         if abs(mark) < _FAR_US:
             self.watermark.set(mark / 1e6)
+        records, size_bytes = worker.around.source.waiting()
+        self.queued_records.set(records)
+        self.queued_bytes.set(size_bytes)
         self.open_events.set(len(worker.intake.slides))
+        self.dedupe_ids.set(len(worker.identities or ()))
         self.pending_examples.set(len(worker.attribution))
         self.replay_examples.set(len(worker.replay))
         self.captures_waiting.set(worker.writer.waiting)
+        self.judged_examples.set(len(worker.judge.board))
+        for name, count in worker.judge.baselines.sizes().items():
+            self.baseline_keys.labels(name).set(count)
         for kind in DRIFT_KINDS:
             standing = sum(finding.kind == kind for finding in worker.judge.drift.current)
             self.drift_findings.labels(kind).set(standing)
@@ -152,6 +172,8 @@ class WorkerMetrics:
         began = time.monotonic()
         if began < self._quality_due:
             return
+        for feature, held in worker.learner.ids_held().items():
+            self.id_table_rows.labels(feature).set(held)
         board = worker.judge.board
         for name in board.names:
             for span in board.windows:
@@ -179,6 +201,8 @@ class WorkerMetrics:
         self.events = self._counter("events_total", f"Records by fate: {', '.join(FATES)}", "fate")
         self.dead_letters = self._counter("dead_letters_total", "Records written to the dead-letter sink", "reason")
         self.lag = self._gauge("lag_records", "Records between the position and the known end", "topic", "partition")
+        self.queued_records = self._gauge("queued_records", "Records fetched and not handed over, all partitions")
+        self.queued_bytes = self._gauge("queued_bytes", "Bytes of the values of those records")
         self.commit_failures = self._counter("commit_failures_total", "Offset commits that failed (for lag tools only)")
         self.foreign_members = self._gauge(
             "foreign_members", "Members of the consumer group, all of them somebody else"
@@ -190,6 +214,7 @@ class WorkerMetrics:
         self.slide_duration = self._histogram("slide_duration_seconds", "Time spent on a slide by stage", "stage")
         self.watermark = self._gauge("watermark_seconds", "Event time up to which slides close, since the epoch")
         self.open_events = self._gauge("open_events", "Events held in slides that are still open")
+        self.dedupe_ids = self._gauge("dedupe_ids", "Event ids remembered to drop repeats")
         self.aggregate_keys = self._gauge("aggregate_keys", "Keys held by the aggregates", "key")
         self.aggregate_evictions = self._counter(
             "aggregate_evictions_total", "Keys forgotten: room (`aggregates.max_keys`) or age (`expire_after`)", "cause"
@@ -202,6 +227,7 @@ class WorkerMetrics:
         self.unmatched_purchases = self._counter("unmatched_purchases_total", "Purchases that found no click")
         self.pending_examples = self._gauge("pending_examples", "Examples waiting for their label")
         self.replay_examples = self._gauge("replay_examples", "Examples in the replay buffer")
+        self.id_table_rows = self._gauge("id_table_rows", "Ids that have a row of an exact table", "feature")
         self.learned_rows = self._counter("learned_rows_total", "Rows trained on: fresh or replay", "source")
         self.loss = self._gauge("loss_nats", "Mean training loss per row of the last slide")
         self.retraces = self._counter("retraces_total", "Times TensorFlow traced a function again")
@@ -214,6 +240,8 @@ class WorkerMetrics:
             "metric",
             "window",
         )
+        self.judged_examples = self._gauge("judged_examples", "Scored examples held for exact metrics")
+        self.baseline_keys = self._gauge("baseline_keys", "Keys held by the do-nothing baselines", "model")
         self.slice_quality = self._gauge(
             "slice_quality_ratio", "Metric at arrival of the candidate by slice, longest window", "slice", "metric"
         )

@@ -32,6 +32,9 @@ class Judging(Section, frozen=True):
     exact_max: Annotated[
         int, Meta(description="examples up to which AUC is exact; beyond, on 65,536 score levels", ge=1000)
     ] = 2_000_000
+    baseline_keys: Annotated[
+        int, Meta(description="keys held per baseline; the longest without a label go first", ge=16)
+    ] = 5_000_000
     slices: Annotated[
         list[str],
         Meta(description="what metrics are split by: categorical features, new_user, new_item (in no earlier example)"),

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from stream_learner import config as configs
 from stream_learner.ingest.memory import MemorySource
 from stream_learner.ingest.source import Partition
+from stream_learner.judging.baselines import Baselines
 from stream_learner.judging.drift import DriftWatch
 from stream_learner.judging.drift_inputs import InputColumns
 from stream_learner.judging.drift_tests import Finding
@@ -20,7 +21,7 @@ from stream_learner.judging.scoreboard import Origin, Scoreboard
 from stream_learner.judging.slices import Slices
 from stream_learner.learning.learner import Learned
 from stream_learner.learning.replay import Replay
-from stream_learner.observing.metrics import WorkerMetrics, documented, resident_bytes
+from stream_learner.observing.metrics import BOUNDS, WorkerMetrics, documented, resident_bytes
 from stream_learner.settings import Config, Duration
 from stream_learner.tally import Tally
 from stream_learner.windows.aggregates import Aggregates
@@ -31,10 +32,12 @@ from stream_learner.windows.watermark import Watermark
 NAMES = [
     "aggregate_evictions_total",
     "aggregate_keys",
+    "baseline_keys",
     "captures_waiting",
     "champion_version",
     "commit_failures_total",
     "dead_letters_total",
+    "dedupe_ids",
     "drift_alarms_total",
     "drift_findings",
     "estimate_ratio",
@@ -43,6 +46,8 @@ NAMES = [
     "feature_psi",
     "foreign_commits_total",
     "foreign_members",
+    "id_table_rows",
+    "judged_examples",
     "lag_records",
     "learned_rows_total",
     "lease_token",
@@ -53,6 +58,8 @@ NAMES = [
     "positives_total",
     "publish_duration_seconds",
     "quality_ratio",
+    "queued_bytes",
+    "queued_records",
     "records_total",
     "replay_examples",
     "resident_memory_bytes",
@@ -99,10 +106,12 @@ class Parts:
         self.aggregates = Aggregates(self.config, schema)
         self.attribution = Attribution(self.config, schema)
         self.replay = Replay(10, 0)
-        self.learner: Any = SimpleNamespace(retraces=0)
+        self.learner: Any = SimpleNamespace(retraces=0, ids_held=lambda: {"item": 7})
+        self.identities = None
         self.writer: Any = SimpleNamespace(waiting=1)
         self.judge: Any = SimpleNamespace(
             board=Scoreboard(("candidate", "prior"), windows, 1000, features=2),
+            baselines=Baselines(schema, 1.0, 16),
             slices=Slices(self.config.judging, schema),
             drift=DriftWatch(InputColumns({}, {}, (), 0), self.config.drift, 0),
         )
@@ -131,6 +140,15 @@ def test_the_exposition_parses_and_holds_the_list_and_nothing_else():
         family = families[entry.name.removesuffix("_total")]
         assert family.type == entry.type and family.documentation == entry.help
     assert "_created" not in text
+
+
+def test_every_bound_has_its_gauge_and_its_key():
+    gauges = {entry.name.removeprefix("stream_learner_") for entry in documented() if entry.type == "gauge"}
+    assert set(BOUNDS) <= gauges
+    assert set(BOUNDS.values()) <= set(configs.leaves(configs.to_plain(Config())))
+    # a gauge that counts what is held, and not a level or a time, has a bound
+    held = {name for name in gauges if name.endswith(("_records", "_events", "_ids", "_keys", "_examples", "_rows"))}
+    assert held - set(BOUNDS) == {"lag_records"}  # of the log, not of this process
 
 
 def test_two_workers_share_nothing():
