@@ -26,8 +26,8 @@ MIGRATES = frozenset({
     # read afresh by every verdict; a proof that has begun keeps its `alpha`
     "gate.mode", "gate.margin", "gate.interval", "gate.min_interval", "gate.max_interval", "gate.cool_down",
     "gate.min_examples", "gate.min_positives", "gate.max_ne", "gate.min_auc", "gate.calibration", "gate.max_psi",
-    "gate.drift_hold", "drift.interval", "drift.run_length", "drift.min_psi", "drift.min_share", "drift.min_auc",
-    "drift.bins", "drift.min_examples",
+    "gate.drift_hold", "drift.interval", "drift.run_length", "drift.min_psi", "drift.min_prediction_psi",
+    "drift.min_share", "drift.min_auc", "drift.bins", "drift.min_examples",
     # bounds and spans: what is held is cut to them at the next slide, or grows into them
     "replay.capacity", "aggregates.expire_after", "aggregates.max_keys", "judging.windows", "judging.exact_max",
     "judging.baseline_keys",

@@ -114,12 +114,12 @@ def test_other_references(reference):
     settings = Drift(reference=reference, fixed=Duration.parse("6h"), interval=Duration.parse("1h"))
     week = 7 * 144
     watch, shop = DriftWatch(COLUMNS, settings, 0), Shop("shifted", rows=250)
-    quiet = range(CHANGED) if reference == "fixed" else range(CHANGED - 20, CHANGED)
+    quiet = range(CHANGED) if reference == "fixed" else range(CHANGED - 24, CHANGED)
     assert heard(watch, shop, quiet, published=-1) == []
     later = range(CHANGED, CHANGED + 12)
     if reference == "last_week":
         assert heard(watch, shop, later, published=-1) == []  # nothing is known of the week before
-        later = range(CHANGED - 20 + week, CHANGED - 8 + week)  # shifted now, not a week before
+        later = range(CHANGED - 24 + week, CHANGED - 12 + week)  # shifted now, not a week before
     found = {(finding.subject, finding.measure) for _, finding in heard(watch, shop, later, published=-1)}
     assert ("price", "psi") in found
 

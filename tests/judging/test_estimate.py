@@ -17,7 +17,7 @@ def scored(n=40_000, seed=0):
 
 def test_recalibration_is_sklearns_logistic_regression():
     logits, labels = scored()
-    wanted = LogisticRegression(C=1e9, tol=1e-10).fit(logits[:, None], labels)
+    wanted = LogisticRegression(C=1e9, tol=1e-10, solver="newton-cholesky").fit(logits[:, None].astype(float), labels)
     assert recalibration(logits, labels) == pytest.approx((wanted.intercept_[0], wanted.coef_[0, 0]), abs=1e-5)
 
 
@@ -30,7 +30,7 @@ def test_one_class_recalibrates_nothing(labels):
 def test_the_estimate_is_the_expectation_over_labels():
     logits = np.array([-2.0, -1.0, 0.5, 0.5], np.float32)
     seen = estimated(logits, 0.2, 0.8, np.ones(4))
-    chances = metrics.probabilities(0.2 + 0.8 * logits)
+    chances = metrics.probabilities(0.2 + 0.8 * logits.astype(float))
     own = metrics.probabilities(logits)
     loss = -(chances * np.log(own) + (1 - chances) * np.log(1 - own)).mean()
     assert seen["log_loss"] == pytest.approx(loss, abs=1e-9)
