@@ -80,7 +80,7 @@ def summary(config: Config, content: dict[str, Any]) -> str:
     from stream_learner.publishing.operating import whereabouts
     from stream_learner.publishing.verdict_log import read_verdicts
 
-    verdicts = read_verdicts(Path(config.state) / "verdicts.jsonl")
+    verdicts = [line for line in read_verdicts(Path(config.state) / "verdicts.jsonl") if "passed" in line]
     lines = ["", "time              verdict"]
     lines += _told(verdicts)
     lines += [

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from stream_learner.worker import Worker
 
 PREFIX = "stream_learner"
-FATES = ("accepted", "ignored", "late", "dead", "duplicate")
+FATES = ("accepted", "ignored", "late", "dead", "duplicate", "quarantined")
+SET_ASIDE = ("put_aside", "requeued", "given_up")
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # about 3 steps a decade
@@ -127,6 +128,11 @@ class WorkerMetrics:
         self.pending_examples.set(len(worker.attribution))
         self.replay_examples.set(len(worker.replay))
         self.captures_waiting.set(worker.writer.waiting)
+        self.quarantine_size.set(worker.quarantine.size_bytes)
+        self.outage.set(worker.quarantine.outage)
+        self.join_health.clear()
+        for measure, share in worker.quarantine.health.shares().items():
+            self.join_health.labels(measure).set(share)
         for key, count in worker.aggregates.sizes().items():
             self.aggregate_keys.labels(key).set(count)
 
@@ -177,6 +183,15 @@ class WorkerMetrics:
             "quality_ratio", "Metric at arrival (auc, ne, calibration) by model and window", "model", "metric", "window"
         )
         self.feature_psi = self._gauge("feature_psi", "PSI of arriving against reference examples", "feature")
+        self.join_health = self._gauge(
+            "join_health_ratio", "What the last slide brought of what its season lets expect, by measure", "measure"
+        )
+        self.broken_slides = self._counter("broken_slides_total", "Slides put into quarantine")
+        self.outage = self._gauge("outage", "1 while the last slide is in quarantine, else 0")
+        self.quarantined_examples = self._counter(
+            "quarantined_examples_total", f"Examples by what the quarantine did: {', '.join(SET_ASIDE)}", "fate"
+        )
+        self.quarantine_size = self._gauge("quarantine_size_bytes", "Examples kept in quarantine, on disk")
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
 
     def _publishing(self) -> None:
@@ -221,7 +236,9 @@ def _counts(worker: Worker) -> dict[tuple[str, str], int]:
     counts = {("events", fate): int(getattr(tally, fate)) for fate in FATES}
     counts |= {("records", topic): count for topic, count in tally.topics.items()}
     counts |= {("dead_letters", reason): count for reason, count in tally.reasons.items()}
+    counts |= {("quarantined_examples", fate): int(getattr(worker.quarantine, fate)) for fate in SET_ASIDE}
     return counts | {
+        ("broken_slides", ""): worker.quarantine.found,
         ("slides", ""): tally.slides,
         ("examples", ""): tally.examples,
         ("matured", ""): tally.matured,

@@ -46,27 +46,28 @@ def note_whereabouts(config: Config) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Runs the action; exit code 0. A version that does not exist is a ConfigError (exit 2)."""
-    state, where = _place(args)
+    state, where = place(args)
     checkpoints = Checkpoints(Path(where.checkpoints), where.model, keep=2)
     if args.action == "list":
-        _print(args, list_json(checkpoints.versions(), checkpoints.pointer()), _list(checkpoints))
+        show(args, list_json(checkpoints.versions(), checkpoints.pointer()), _list(checkpoints))
     elif args.action == "show":
         manifest = checkpoints.require(args.version)
-        _print(args, manifest_json(manifest), render_show(manifest))
+        show(args, manifest_json(manifest), render_show(manifest))
     elif args.action == "diff":
         pair = checkpoints.require(args.a), checkpoints.require(args.b)
-        _print(args, diff(*pair), render_diff(*pair))
+        show(args, diff(*pair), render_diff(*pair))
     else:
         checkpoints.require(args.version)
-        command_id = Commands(state / "commands").submit(args.action, args.version)
+        command_id = Commands(state / "commands").submit(args.action, version=args.version)
         text = (
             f"{args.action} {args.version} left for the worker on {state}; it acts between two slides, or at its start"
         )
-        _print(args, {"command": command_id}, text)
+        show(args, {"command": command_id}, text)
     return 0
 
 
-def _place(args: argparse.Namespace) -> tuple[Path, Whereabouts]:
+def place(args: argparse.Namespace) -> tuple[Path, Whereabouts]:
+    """The state folder that a command names by --state or by the worker's config, and what its worker left there."""
     if args.config is not None:
         config = configs.load(args.config)
         return Path(config.state), whereabouts(config)
@@ -89,5 +90,6 @@ def _list(checkpoints: Checkpoints) -> str:
     return render_list(scan.manifests, checkpoints.pointer()) + broken
 
 
-def _print(args: argparse.Namespace, content: dict[str, Any], text: str) -> None:
+def show(args: argparse.Namespace, content: dict[str, Any], text: str) -> None:
+    """An answer, for programs with --json."""
     print(json.dumps(content, indent=2) if args.json else text)

@@ -48,6 +48,7 @@ class Occasion:
     tally: Tally
     metrics: dict[str, Any]
     verdict: dict[str, Any]
+    quarantined: list[dict[str, Any]]  # slides found broken since the last version
 
 
 class Publisher:
@@ -125,6 +126,7 @@ class Publisher:
             slide_end_us=occasion.slide_end,
             event_time_span=None if tally.first_time is None else (tally.first_time, tally.last_time or 0),
             offsets=_ranges(tally),
+            quarantined=occasion.quarantined,
             metrics=occasion.metrics,
             verdict=occasion.verdict,
             config_hash=self._hash,

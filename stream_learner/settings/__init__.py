@@ -5,7 +5,7 @@ model, so a snapshot made under other values is refused) unless marked `operatio
 """
 
 from stream_learner.settings.base import Duration, Secret, Section
-from stream_learner.settings.judging import Drift, Gate, Judging, JudgingSpan
+from stream_learner.settings.judging import Drift, Gate, Judging, JudgingSpan, Quarantine
 from stream_learner.settings.learning import Features, IdFeature, Learning, NumericFeature, Replay
 from stream_learner.settings.operating import (
     Announce,
@@ -60,6 +60,7 @@ __all__ = [
     "NumericFeature",
     "Observing",
     "Privacy",
+    "Quarantine",
     "Replay",
     "Secret",
     "Section",

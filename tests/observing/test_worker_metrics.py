@@ -21,12 +21,14 @@ from stream_learner.settings import Config, Duration
 from stream_learner.tally import Tally
 from stream_learner.windows.aggregates import Aggregates
 from stream_learner.windows.attribution import Attribution
+from stream_learner.windows.quarantine import Quarantine
 from stream_learner.windows.slides import open_slides
 from stream_learner.windows.watermark import Watermark
 
 NAMES = [
     "aggregate_evictions_total",
     "aggregate_keys",
+    "broken_slides_total",
     "captures_waiting",
     "champion_version",
     "commit_failures_total",
@@ -34,16 +36,20 @@ NAMES = [
     "events_total",
     "examples_total",
     "feature_psi",
+    "join_health_ratio",
     "lag_records",
     "learned_rows_total",
     "lease_token",
     "loss_nats",
     "matured_total",
     "open_events",
+    "outage",
     "pending_examples",
     "positives_total",
     "publish_duration_seconds",
     "quality_ratio",
+    "quarantine_size_bytes",
+    "quarantined_examples_total",
     "records_total",
     "replay_examples",
     "resident_memory_bytes",
@@ -73,10 +79,11 @@ def value(metrics, name, **labels):
 class Parts:
     """A worker's parts, the real ones, without its loop."""
 
-    config: Config = field(default_factory=Config)
+    state: str
     tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
+        self.config = configs.with_state(Config(), self.state)
         schema = configs.event_schema(self.config)
         place = Partition("events", 0)
         source = MemorySource({place: [(0, -1, b"{}"), (1, -1, b"{}")]})
@@ -88,6 +95,7 @@ class Parts:
         )
         self.aggregates = Aggregates(self.config, schema)
         self.attribution = Attribution(self.config, schema)
+        self.quarantine = Quarantine(self.config, schema, lambda _: None)
         self.replay = Replay(10, 0)
         self.learner: Any = SimpleNamespace(retraces=0)
         self.writer: Any = SimpleNamespace(waiting=1)
@@ -104,7 +112,7 @@ def test_the_list_is_closed_and_well_named():
         assert len(entry.help) > 10 and not entry.help.endswith(".")
         assert set(entry.labels) <= {
             "topic", "partition", "fate", "reason", "stage", "key", "cause", "source", "model", "metric", "window",
-            "feature", "verdict",
+            "feature", "verdict", "measure",
         }  # fmt: skip
 
 
@@ -125,8 +133,8 @@ def test_two_workers_share_nothing():
     assert value(first, "slides_total") == 1 and value(second, "slides_total") == 0
 
 
-def test_counters_follow_the_state_from_where_the_process_began():
-    metrics, worker = WorkerMetrics(), Parts()
+def test_counters_follow_the_state_from_where_the_process_began(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
     worker.tally.accepted, worker.tally.slides = 1000, 10  # restored
     metrics.started(worker)
     assert value(metrics, "slides_total") == 0
@@ -148,8 +156,8 @@ def test_counters_follow_the_state_from_where_the_process_began():
     assert value(metrics, "loss_nats") == 0.25
 
 
-def test_gauges_show_levels():
-    metrics, worker = WorkerMetrics(), Parts()
+def test_gauges_show_levels(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
     metrics.started(worker)
     assert value(metrics, "lag_records", topic="events", partition="0") == 2
     assert value(metrics, "watermark_seconds") == 0  # nothing seen yet is not shown as a time
@@ -162,8 +170,8 @@ def test_gauges_show_levels():
     assert value(metrics, "aggregate_keys", key="item") == 0
 
 
-def test_quality_is_shown_by_model_and_window():
-    metrics, worker = WorkerMetrics(), Parts()
+def test_quality_is_shown_by_model_and_window(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
     logits, labels = np.array([-1, 0, 1, 2], np.float32), np.array([0, 0, 1, 1], np.float32)
     worker.judge.recent.add({"candidate": logits}, labels, 1)
     metrics.closed(worker, Learned(0, 0, 0, float("nan")))
