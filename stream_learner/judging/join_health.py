@@ -54,7 +54,7 @@ class JoinHealth:
         self._first: int | None = None  # start of the first slide of the season, us
         self._end: int | None = None  # of the last slide, us
         self._broken_since: int | None = None
-        self._broken_until = -(2**62)  # end of the last broken slide, us
+        self._clicks_lost_until = -(2**62)  # end of the last slide short of examples, us
         self._recent: I64 = np.empty((0, 3), np.int64)  # number, start, end of whole slides within a horizon
 
     def closed(self, slide: Slide, events: EventBatch, rows: I64, matched: int, purchases: int) -> list[Broken]:
@@ -73,7 +73,8 @@ class JoinHealth:
         found = self._earlier(short)
         if gap is not None:
             found.append(_broken(slide.number, gap, short))
-            self._broken_until = gap[1]
+            if any(fall.measure == self.closing.names[0] for fall in short):
+                self._clicks_lost_until = gap[1]
         self._end = slide.end
         self._remember(slide, broken=bool(fell))
         return found
@@ -105,14 +106,14 @@ class JoinHealth:
         return {
             "closing": self.closing.capture(),
             "maturing": self.maturing.capture(),
-            "times": [self._first, self._end, self._broken_since, self._broken_until],
+            "times": [self._first, self._end, self._broken_since, self._clicks_lost_until],
             "recent": self._recent.copy(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.closing.restore(state["closing"])
         self.maturing.restore(state["maturing"])
-        self._first, self._end, self._broken_since, self._broken_until = state["times"]
+        self._first, self._end, self._broken_since, self._clicks_lost_until = state["times"]
         self._recent = state["recent"].copy()
 
     # what is measured
@@ -129,7 +130,7 @@ class JoinHealth:
 
     def _joins(self, start: int) -> bool:
         """Whether the purchases of a slide can be expected to find their clicks: none of these lay in an outage."""
-        return start - self._horizon >= self._broken_until
+        return start - self._horizon >= self._clicks_lost_until
 
     # the season
 

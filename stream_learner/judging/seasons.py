@@ -72,24 +72,23 @@ class Seasons:
         return out
 
     def add(self, time: int, seen: F64, exposure: F64, expected: F64) -> None:
-        """Takes in [measures] of a slide, or of several together; negative ones take back. Times never fall, except
-        for what is taken back."""
+        """Takes in [measures] of a slide, or of several together, that began at `time` (us)."""
         block = time // self.width
         at = int(np.searchsorted(self._blocks, block))
-        if at == len(self._blocks):
-            self._append(block)
-            at = len(self._blocks) - 1
-        elif self._blocks[at] != block:
-            return  # taken back from a block that is no longer kept
+        if at == len(self._blocks) or self._blocks[at] != block:
+            self._blocks = np.insert(self._blocks, at, block)
+            self._sums = {name: np.insert(sums, at, 0.0, axis=0) for name, sums in self._sums.items()}
         for name, values in zip(_COLUMNS, (seen, exposure, expected), strict=True):
             self._sums[name][at] += values
+        self._drop_old()
 
-    def _append(self, block: int) -> None:
-        keep = int(np.searchsorted(self._blocks, block - self._kept, side="right"))
-        keep = min(keep, max(len(self._blocks) - self._last, 0))
-        self._blocks = np.append(self._blocks[keep:], block)
-        for name, sums in self._sums.items():
-            self._sums[name] = np.concatenate([sums[keep:], np.zeros((1, self._measures))])
+    def _drop_old(self) -> None:
+        """Keeps what the medians look back on."""
+        old = int(np.searchsorted(self._blocks, self._blocks[-1] - self._kept))
+        old = min(old, max(len(self._blocks) - self._last, 0))
+        if old:
+            self._blocks = self._blocks[old:]
+            self._sums = {name: sums[old:] for name, sums in self._sums.items()}
 
     def _at(self, time: int, step: int, times: int) -> I64:
         """Rows of the blocks 1, 2, ... `times` steps before `time`, where there are such."""

@@ -3,8 +3,9 @@
 A slide is low in a measure when it brings at most `least_share` of what is expected. Slides low one after the other
 are a run, and a run is a shortfall when chance would hardly produce it even if the source really gave `least_share`
 of its season: the tail of the negative binomial distribution (Poisson counts whose level wanders by the spread of the
-season) is bounded by Chernoff's inequality, and the bound must be below `alpha`. So a source with many events is
-judged by a single slide and one with few by as many as it takes; and half of the usual is drift, never a shortfall.
+season, anew in every block) is bounded by Chernoff's inequality, and the bound must be below `alpha`. So a source with
+many events is judged by a single slide and one with few by as many as it takes; and half of the usual is drift, never
+a shortfall. What a run brings enters the season only when the run ends as none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stream_learner.judging.seasons import F64, Seasons
 
@@ -26,14 +26,17 @@ class Run:
     since: int  # us
     seen: float = 0.0
     expected: float = 0.0
-    owed: list[list[Any]] = field(default_factory=list)  # [time, amounts] that the season holds of it
+    owed: dict[str, list[float]] = field(default_factory=dict)  # by block: seen, exposure, expected
 
-    def add(self, seen: float, expected: float) -> None:
-        self.seen += seen
-        self.expected += expected
+    def add(self, block: int, amounts: list[float]) -> None:
+        self.seen += amounts[0]
+        self.expected += amounts[2]
+        old = self.owed.get(str(block), [0.0, 0.0, 0.0])
+        self.owed[str(block)] = [a + b for a, b in zip(old, amounts, strict=True)]
 
-    def owe(self, time: int, amounts: tuple[float, float, float]) -> None:
-        self.owed.append([time, list(amounts)])
+    def forgive(self) -> None:
+        """Nothing of the run is to be learned."""
+        self.owed = {block: [0.0, 0.0, 0.0] for block in self.owed}
 
 
 def log_tail_bound(seen: F64, mean: F64, spread: F64) -> F64:
@@ -79,24 +82,24 @@ class Shortfalls:
         self._seasons.add(time, seen, exposure, self._expected(time, exposure))
 
     def look(self, time: int, seen: F64, exposure: F64) -> list[Shortfall]:
-        """Judges a step and, unless it falls short, learns it. What a run put into the season before it was found
-        out is taken back."""
+        """Judges a step and, unless it falls short, learns it."""
         expected = self._expected(time, exposure)
         asked = expected > 0
         self.shares = np.divide(seen, expected, out=np.full(len(seen), np.nan), where=asked)
         low = asked & (seen <= self._least_share * expected)
-        self._runs = {m: run for m, run in self._runs.items() if low[m] or not asked[m]}
-        for m in np.flatnonzero(low).tolist():
-            self._runs.setdefault(m, Run(since=time)).add(float(seen[m]), float(expected[m]))
-        short = self._short(np.flatnonzero(low))
+        for m in [m for m in self._runs if asked[m] and not low[m]]:
+            self._pay_back(m, self._runs.pop(m))
+        lows = np.flatnonzero(low).tolist()
+        for m in lows:
+            run = self._runs.setdefault(m, Run(since=time))
+            run.add(time // self.block, [float(seen[m]), float(exposure[m]), float(expected[m])])
+        short = self._short(lows)
         if short:
-            for m in np.flatnonzero(low).tolist():
-                self._take_back(m)
-            return short
-        self._seasons.add(time, seen, exposure, expected)
-        for m in np.flatnonzero(low).tolist():
-            self._runs[m].owe(time, (float(seen[m]), float(exposure[m]), float(expected[m])))
-        return []
+            for m in lows:
+                self._runs[m].forgive()
+        else:
+            self._seasons.add(time, *(np.where(low, 0.0, column) for column in (seen, exposure, expected)))
+        return short
 
     def begin_again(self) -> None:
         """Forgets season and runs."""
@@ -115,17 +118,21 @@ class Shortfalls:
     def _expected(self, time: int, exposure: F64) -> F64:
         return np.nan_to_num(exposure * self._seasons.rates(time))
 
-    def _short(self, low: NDArray[np.int64]) -> list[Shortfall]:
-        runs = [self._runs[m] for m in low.tolist()]
+    def _short(self, low: list[int]) -> list[Shortfall]:
+        """Those of the measures in `low` whose runs are shortfalls."""
+        if not low:
+            return []
+        runs = [self._runs[m] for m in low]
         seen = np.array([run.seen for run in runs])
         mean = self._least_share * np.array([run.expected for run in runs])
-        found = log_tail_bound(seen, mean, self._seasons.spread()[low]) <= self._log_alpha
-        named = zip(low.tolist(), runs, found.tolist(), strict=True)
+        spread = self._seasons.spread()[low] / np.sqrt([len(run.owed) for run in runs])
+        found = log_tail_bound(seen, mean, spread) <= self._log_alpha
+        named = zip(low, runs, found.tolist(), strict=True)
         return [Shortfall(self.names[m], run.seen, run.expected, run.since) for m, run, short in named if short]
 
-    def _take_back(self, measure: int) -> None:
-        one = np.zeros((3, len(self.names)))
-        for time, amounts in self._runs[measure].owed:
-            one[:, measure] = amounts
-            self._seasons.add(int(time), *-one)
-        self._runs[measure].owed.clear()
+    def _pay_back(self, measure: int, run: Run) -> None:
+        """A run that was none is learned."""
+        amounts = np.zeros((3, len(self.names)))
+        for block, owed in run.owed.items():
+            amounts[:, measure] = owed
+            self._seasons.add(int(block) * self.block, *amounts)
