@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo test test-all check bench faults fuzz lock clean
+.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench faults fuzz lock clean
 
 KILLS ?= 20
 SEED ?= 7
@@ -33,6 +33,26 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest
+
+# A real Prometheus (Debian's package, installed where it is missing) scrapes a real worker.
+test-prometheus: setup prometheus
+	$(BIN)/python -m pytest tests/deploy
+
+# The dashboard in a real browser (Debian's Chromium, installed where it is missing); screenshots in build/screenshots.
+test-browser: setup chromium
+	$(BIN)/python -m pytest tests/browser
+
+chromium:
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
+
+# The charting library of the dashboard: the parts of Apache ECharts that it uses, in one file.
+charts:
+	npm install --silent --no-audit --no-fund --prefix build/charts echarts@6.1.0 esbuild@0.28.2
+	NODE_PATH=build/charts/node_modules build/charts/node_modules/.bin/esbuild stream_learner/observing/dashboard/charts.entry.js \
+	  --bundle --minify --format=esm --legal-comments=none | gzip -9n > stream_learner/observing/dashboard/charts.js.gz
+
+prometheus:
+	@command -v prometheus >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; }
 
 bench: setup
 	$(BIN)/python -m benchmarks.datasets --data $(DATA)

@@ -44,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(commands.add_parser("config", help="check, show or describe a config file"))
     _add_checkpoints(commands.add_parser("checkpoints", help="list, compare, roll back and pin versions"))
     _add_slides(commands.add_parser("slides", help="list, show and requeue slides in quarantine"))
+    _add_dashboard(commands.add_parser("dashboard", help="the dashboard of a state folder, also without a worker"))
+    _add_report(commands.add_parser("report", help="the dashboard of a state folder as one HTML file"))
     return parser
 
 
@@ -98,6 +100,20 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
 
     command.add_arguments(parser)
     parser.set_defaults(command=command.main)
+
+
+def _add_dashboard(parser: argparse.ArgumentParser) -> None:
+    from stream_learner.observing import show
+
+    show.add_arguments(parser)
+    parser.set_defaults(command=show.main)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    from stream_learner.observing import page
+
+    page.add_arguments(parser)
+    parser.set_defaults(command=page.main)
 
 
 def _add_archive(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import groupby
@@ -16,6 +17,7 @@ from typing import Any
 from stream_learner import config as configs
 from stream_learner.errors import ConfigError
 from stream_learner.observing.logs import configure_logging, importing_quietly
+from stream_learner.observing.show import serve
 from stream_learner.settings import Config
 
 HOURS = 72.0
@@ -38,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
     print(f"simulating {args.hours:g} hours of a shop into {events}; at hour 36 tastes and prices change", flush=True)
     _simulate(events, args.hours)
     host, port = config.observing.host, config.observing.port
-    print(f"learning; watch http://{host}:{port}/metrics and http://{host}:{port}/readyz meanwhile", flush=True)
+    print(f"learning; watch http://{host}:{port}/dashboard meanwhile", flush=True)
     configure_logging(config.observing)
     with importing_quietly():
         from stream_learner.running import run
@@ -46,6 +48,8 @@ def main(args: argparse.Namespace) -> int:
     content = run(config, until_end=True, report_path=str(state / "report.json"))
     if content:
         print(summary(config, content))
+        if sys.stdin.isatty():  # somebody is there to look at it
+            serve(state, host, port)
     return 0
 
 
@@ -80,7 +84,7 @@ def summary(config: Config, content: dict[str, Any]) -> str:
     from stream_learner.publishing.operating import whereabouts
     from stream_learner.publishing.verdict_log import read_verdicts
 
-    verdicts = [line for line in read_verdicts(Path(config.state) / "verdicts.jsonl") if "passed" in line]
+    verdicts = read_verdicts(Path(config.state) / "verdicts.jsonl")
     lines = ["", "time              verdict"]
     lines += _told(verdicts)
     lines += [

@@ -21,6 +21,7 @@ from stream_learner.lease import Lease
 from stream_learner.observing.health import Health
 from stream_learner.observing.logs import Progress
 from stream_learner.observing.metrics import WorkerMetrics
+from stream_learner.observing.routes import Routes
 from stream_learner.observing.server import ObservingServer
 from stream_learner.publishing.announce import Announcer, KafkaAnnouncer, NoAnnouncer
 from stream_learner.report import Stopwatch, report
@@ -47,10 +48,11 @@ def run(
     configure_tensorflow(config)
     metrics, health = WorkerMetrics(), Health(config.observing.stuck_after)
     with ExitStack() as stack:
-        server = stack.enter_context(ObservingServer(config.observing, metrics, health))
-        log.info("metrics and health at http://%s:%d", *server.address)
-        stopping = stack.enter_context(_signals(config.shutdown.timeout.seconds))
         state = Path(config.state)
+        routes = Routes(state, config.observing.token, metrics, health)
+        server = stack.enter_context(ObservingServer(config.observing, routes))
+        log.info("metrics and health at http://%s:%d, dashboard at http://%s:%d/dashboard", *server.address * 2)
+        stopping = stack.enter_context(_signals(config.shutdown.timeout.seconds))
         lease = stack.enter_context(Lease(state / "lease", config.lease, floor=newest_token(state / "snapshots")))
         if not _hold(lease, config, stopping, health):
             return {}

@@ -1,9 +1,8 @@
-"""The HTTP side: /metrics for Prometheus, /healthz and /readyz for the platform. Read-only."""
+"""The HTTP side: /metrics for Prometheus, /healthz and /readyz for the platform, /dashboard for people."""
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import socket
 import threading
@@ -12,8 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 from stream_learner.errors import ConfigError
-from stream_learner.observing.health import Health
-from stream_learner.observing.metrics import CONTENT_TYPE, WorkerMetrics
+from stream_learner.observing.routes import MAX_BODY_BYTES, Answer, Routes
 from stream_learner.settings import Observing
 
 _log = logging.getLogger(__name__)
@@ -28,8 +26,8 @@ class ObservingServer:
     Raises `ConfigError` naming `observing.port` or `observing.host` where the address cannot be taken.
     """
 
-    def __init__(self, settings: Observing, metrics: WorkerMetrics, health: Health) -> None:
-        self._server = _bind(settings, metrics, health)
+    def __init__(self, settings: Observing, routes: Routes) -> None:
+        self._server = _bind(settings, routes)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_CLOSE_POLL_S,), name="observing", daemon=True
         )
@@ -47,6 +45,7 @@ class ObservingServer:
             self._server.shutdown()
             self._thread.join()
             self._server.server_close()
+            self._server.routes.board.close()
 
     def __enter__(self) -> Self:
         return self
@@ -59,9 +58,8 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False  # a slow client must not hold the shutdown
 
-    def __init__(self, address: tuple[str, int], metrics: WorkerMetrics, health: Health) -> None:
-        self.metrics = metrics
-        self.health = health
+    def __init__(self, address: tuple[str, int], routes: Routes) -> None:
+        self.routes = routes
         super().__init__(address, _Requests)
 
     def server_bind(self) -> None:
@@ -76,7 +74,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Requests(BaseHTTPRequestHandler):
-    """GET and HEAD on the three paths; anything else is 404, other methods 501."""
+    """GET, HEAD and POST as `Routes` answers them; other methods are 501."""
 
     server: _Server
     timeout = _CLIENT_TIMEOUT_S
@@ -84,41 +82,45 @@ class _Requests(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        self._answer(with_body=True)
+        self._answer(self._got(), with_body=True)
 
     def do_HEAD(self) -> None:
-        self._answer(with_body=False)
+        self._answer(self._got(), with_body=False)
 
-    def _answer(self, *, with_body: bool) -> None:
-        status, kind, body = self._content(self.path.partition("?")[0])
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+            self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return
+        body = self.rfile.read(int(length))
+        path = self.path.partition("?")[0]
+        self._answer(self.server.routes.post(path, self.headers.get("Authorization", ""), body), with_body=True)
+
+    def _got(self) -> Answer:
+        path, _, query = self.path.partition("?")
+        return self.server.routes.get(path, query)
+
+    def _answer(self, answer: Answer, *, with_body: bool) -> None:
+        sent = answer.for_client("gzip" in self.headers.get("Accept-Encoding", ""))
+        self.send_response(sent.status)
+        self.send_header("Content-Type", sent.kind)
+        self.send_header("Content-Length", str(len(sent.body)))
+        self.send_header("Vary", "Accept-Encoding")
+        if sent.zipped:
+            self.send_header("Content-Encoding", "gzip")
+        for name, value in sent.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         if with_body:
-            self.wfile.write(body)
-
-    def _content(self, path: str) -> tuple[HTTPStatus, str, bytes]:
-        if path == "/metrics":
-            return HTTPStatus.OK, CONTENT_TYPE, self.server.metrics.exposition()
-        if path == "/healthz":
-            return _verdict(*self.server.health.live())
-        if path == "/readyz":
-            return _verdict(*self.server.health.ready())
-        return HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"/metrics /healthz /readyz\n"
+            self.wfile.write(sent.body)
 
     def log_message(self, format: str, *args: Any) -> None:
         _log.debug("http", extra={"fields": {"client": self.address_string(), "request": format % args}})
 
 
-def _verdict(good: bool, reasons: dict[str, Any]) -> tuple[HTTPStatus, str, bytes]:
-    status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
-    return status, "application/json", json.dumps(reasons).encode() + b"\n"
-
-
-def _bind(settings: Observing, metrics: WorkerMetrics, health: Health) -> _Server:
+def _bind(settings: Observing, routes: Routes) -> _Server:
     try:
-        return _Server((settings.host, settings.port), metrics, health)
+        return _Server((settings.host, settings.port), routes)
     except OSError as error:
         why = error.strerror or str(error)
         if error.errno in (errno.EADDRINUSE, errno.EACCES):

@@ -66,16 +66,26 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def opened(state: Path) -> Checkpoints:
+    """The versions of the worker on a state folder, to be read. A folder that no worker has seen is a ConfigError."""
+    where = _noted(state)
+    return Checkpoints(Path(where.checkpoints), where.model, keep=2)
+
+
 def place(args: argparse.Namespace) -> tuple[Path, Whereabouts]:
     """The state folder that a command names by --state or by the worker's config, and what its worker left there."""
     if args.config is not None:
         config = configs.load(args.config)
         return Path(config.state), whereabouts(config)
+    return args.state, _noted(args.state)
+
+
+def _noted(state: Path) -> Whereabouts:
     try:
-        content = (args.state / "worker.json").read_bytes()
-        return args.state, _moved(args.state, msgspec.json.decode(content, type=Whereabouts))
+        content = (state / "worker.json").read_bytes()
+        return _moved(state, msgspec.json.decode(content, type=Whereabouts))
     except (OSError, *BAD_JSON) as error:
-        raise ConfigError(f"--state {args.state}: no worker has run on this folder ({error})") from error
+        raise ConfigError(f"--state {state}: no worker has run on this folder ({error})") from error
 
 
 def _moved(state: Path, where: Whereabouts) -> Whereabouts:

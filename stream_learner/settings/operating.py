@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from stream_learner.settings.base import Duration, Section, op, span
+from stream_learner.settings.base import Duration, Secret, Section, op, span
 
 
 class Export(Section, frozen=True):
@@ -66,8 +66,12 @@ class Shutdown(Section, frozen=True):
 
 
 class Observing(Section, frozen=True):
-    host: Annotated[str, op("address of /metrics, /healthz and /readyz")] = "127.0.0.1"
+    host: Annotated[str, op("address of /dashboard, /metrics, /healthz and /readyz")] = "127.0.0.1"
     port: Annotated[int, op("port; 0 = any free one, logged at start", ge=0, le=65535)] = 9109
+    token: Annotated[
+        Secret | None,
+        op("what the dashboard asks for before a rollback or pin, as ${ENV_VAR}; null = no commands from there"),
+    ] = None
     stuck_after: Annotated[Duration, op("/healthz fails when the loop has not moved for this long")] = span("5m")
     log_format: Annotated[Literal["json", "text"], op("structured JSON lines, or text")] = "text"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], op("least severity logged")] = "info"

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from stream_learner.errors import ConfigError
 from stream_learner.observing.health import Health
 from stream_learner.observing.metrics import WorkerMetrics
+from stream_learner.observing.routes import Routes
 from stream_learner.observing.server import ObservingServer
 from stream_learner.settings import Duration, Observing
 
@@ -20,8 +21,13 @@ def parts():
 
 
 @pytest.fixture
-def server(parts):
-    with ObservingServer(Observing(port=0), *parts) as serving:
+def routes(parts, tmp_path):
+    return Routes(tmp_path, None, *parts)
+
+
+@pytest.fixture
+def server(routes):
+    with ObservingServer(Observing(port=0), routes) as serving:
         yield serving
 
 
@@ -57,9 +63,9 @@ def test_health_and_readiness_follow_the_worker(server, parts):
 def test_head_has_no_body_and_other_paths_are_404(server):
     status, headers, body = ask(server, "/metrics", "HEAD")
     assert status == 200 and body == b"" and int(headers["Content-Length"]) > 1000
-    for path in ("/", "/metrics/x", "/../etc/passwd", "/healthz%00"):
+    for path in ("/dashboard/../x", "/metrics/x", "/../etc/passwd", "/healthz%00"):
         assert ask(server, path)[0] == 404
-    assert ask(server, "/metrics", "POST")[0] == 501
+    assert ask(server, "/metrics", "PUT")[0] == 501
 
 
 def test_a_slow_client_holds_nobody_up(server):
@@ -75,22 +81,22 @@ def test_a_client_that_hangs_up_leaves_the_server_whole(server):
     assert ask(server, "/healthz")[0] == 200
 
 
-def test_a_taken_port_is_named_with_its_key(server, parts):
+def test_a_taken_port_is_named_with_its_key(server, routes):
     port = server.address[1]
     with pytest.raises(ConfigError, match=rf"observing\.port: cannot listen on port {port} of 127\.0\.0\.1"):
-        ObservingServer(Observing(port=port), *parts)
+        ObservingServer(Observing(port=port), routes)
 
 
-def test_a_foreign_host_is_named_with_its_key(parts):
+def test_a_foreign_host_is_named_with_its_key(routes):
     with pytest.raises(ConfigError, match=r"observing\.host: cannot listen on '192\.0\.2\.1'"):
-        ObservingServer(Observing(host="192.0.2.1", port=0), *parts)
+        ObservingServer(Observing(host="192.0.2.1", port=0), routes)
 
 
-def test_close_frees_the_port_and_may_be_repeated(parts):
-    first = ObservingServer(Observing(port=0), *parts)
+def test_close_frees_the_port_and_may_be_repeated(routes):
+    first = ObservingServer(Observing(port=0), routes)
     port = first.address[1]
     assert port > 0
     first.close()
     first.close()
-    with ObservingServer(Observing(port=port), *parts) as second:
+    with ObservingServer(Observing(port=port), routes) as second:
         assert second.address == ("127.0.0.1", port)

@@ -9,7 +9,7 @@ from stream_learner import errors
 from stream_learner.cli import _parser
 from stream_learner.settings import Config
 
-UNIT = Path(__file__).parent.parent / "deploy" / "stream-learner.service"
+UNIT = Path(__file__).parents[2] / "deploy" / "stream-learner.service"
 
 
 def unit() -> configparser.SectionProxy:

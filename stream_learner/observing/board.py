@@ -1,0 +1,142 @@
+"""What the dashboard shows: the state folder's verdicts and versions, and the live metrics, as JSON.
+
+All of it is read: from files that are whole whenever they are there, and from the closed list of metrics. Nothing asks
+the worker's loop for anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stream_learner.durable import BAD_JSON
+from stream_learner.errors import ConfigError, StreamLearnerError
+from stream_learner.observing.health import Health
+from stream_learner.observing.history import History
+from stream_learner.observing.metrics import PREFIX, WorkerMetrics
+from stream_learner.publishing.operating import opened
+from stream_learner.publishing.rendering import manifest_json
+from stream_learner.publishing.verdict_log import read_verdicts
+
+SHOWN_VERDICTS = 1000  # the newest; the log itself keeps all
+_BOARD_METRICS = ("auc", "normalized_entropy", "calibration", "n", "n_pos", "log_loss", "average_precision")
+
+
+class Board:
+    """One worker's board. `metrics` and `health` are None for a state folder nobody works on at the moment."""
+
+    def __init__(self, state: Path, metrics: WorkerMetrics | None, health: Health | None) -> None:
+        self._state = state
+        self._metrics = metrics
+        self._health = health
+        self._lock = threading.Lock()
+        self._told: tuple[tuple[int, int], list[dict[str, Any]]] = ((-1, -1), [])
+        self._history = None if metrics is None else History(lambda: _lines(_samples(metrics)))
+
+    def close(self) -> None:
+        if self._history is not None:
+            self._history.close()
+
+    def now(self) -> dict[str, Any]:
+        """State of the worker and every metric: {"worker", "metrics": {name: [[labels, value]]}, "history"}."""
+        samples = {} if self._metrics is None else _samples(self._metrics)
+        return {
+            "worker": {"state": "stopped"} if self._health is None else self._health.live()[1],
+            "metrics": samples,
+            "history": {"seconds": [], "values": {}} if self._history is None else self._history.series(),
+        }
+
+    def verdicts(self, after: int = -1) -> list[dict[str, Any]]:
+        """The newest verdicts, oldest first, from the place `after` (as of "place") on. An unreadable log is empty."""
+        with self._lock:
+            path = self._state / "verdicts.jsonl"
+            stamp = _stamp(path)
+            if stamp != self._told[0]:
+                self._told = (stamp, _numbered(path))
+            return [verdict for verdict in self._told[1] if verdict["place"] > after]
+
+    def versions(self) -> dict[str, Any]:
+        """{"model", "champion", "versions": [what a version says of itself, without its files], "broken"}."""
+        try:
+            checkpoints = opened(self._state)
+            scan, pointer = checkpoints.scan(), checkpoints.pointer()
+        except StreamLearnerError as error:
+            return {"model": None, "champion": None, "versions": [], "broken": {"": str(error)}}
+        return {
+            "model": checkpoints.folder.name,
+            "champion": None if pointer is None else pointer.version,
+            "versions": [_version(manifest_json(manifest)) for manifest in scan.manifests],
+            "broken": scan.broken,
+        }
+
+    def require(self, version: int) -> None:
+        """A ConfigError where there is no such version."""
+        opened(self._state).require(version)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_size, status.st_mtime_ns)
+
+
+def _numbered(path: Path) -> list[dict[str, Any]]:
+    try:
+        verdicts = read_verdicts(path)
+    except (StreamLearnerError, OSError, *BAD_JSON):
+        return []  # cut by a restore at this very moment; whole again at the next look
+    first = max(0, len(verdicts) - SHOWN_VERDICTS)
+    return [{"place": first + number, **verdict} for number, verdict in enumerate(verdicts[first:])]
+
+
+def _version(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What the page shows of a version; its size instead of its files."""
+    kept = ("version", "parent", "rollback_of", "slide", "slide_end_us", "event_time_span", "gaps", "content_sha256")
+    metrics = {name: manifest["metrics"].get(name) for name in _BOARD_METRICS}
+    return {
+        **{name: manifest[name] for name in kept},
+        "metrics": metrics,
+        "reason": manifest["verdict"].get("reason", ""),
+        "size_bytes": sum(file["size"] for file in manifest["files"].values()),
+        "config_hash": manifest["config_hash"],
+    }
+
+
+def _samples(metrics: WorkerMetrics) -> dict[str, list[list[Any]]]:
+    """Every sample of the registry but the buckets, as name without prefix -> [[labels, value], ...]."""
+    out: dict[str, list[list[Any]]] = {}
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            name = sample.name.removeprefix(f"{PREFIX}_")
+            if not name.endswith(("_bucket", "_created")):
+                value = sample.value if math.isfinite(sample.value) else None
+                out.setdefault(name, []).append([sample.labels, value])
+    return out
+
+
+def _lines(samples: Mapping[str, list[list[Any]]]) -> dict[str, float]:
+    """The numbers that the page draws over time."""
+
+    def total(name: str) -> float:
+        return float(sum(value or 0.0 for _, value in samples.get(name, [])))
+
+    lines = {
+        name: total(name) for name in ("records_total", "lag_records", "resident_memory_bytes", "pending_examples")
+    }
+    lines |= {f"learned {labels['source']}": value for labels, value in samples.get("learned_rows_total", [])}
+    return lines
+
+
+def command(body: bytes) -> tuple[str, int]:
+    """Name and version of what the page asks for: {"name": "rollback", "version": 7}. ConfigError when it is none."""
+    try:
+        asked = json.loads(body)
+        return str(asked["name"]), int(asked["version"])
+    except (*BAD_JSON, KeyError, TypeError) as error:
+        raise ConfigError(f"expected {{name, version}}: {error}") from error

@@ -1,0 +1,348 @@
+// Reads what the worker and its state folder say, and tells it.
+import * as drawing from "drawing";
+
+const REFRESH_MS = 3000;
+const HEAT_COLUMNS = 48;
+const { LOOKS } = drawing;
+
+const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
+const seen = { verdicts: [], now: null, versions: null, feature: null, compared: [] };
+
+// ---- words and numbers ----
+
+const utc = (us) => new Date(us / 1000).toISOString().slice(0, 16).replace("T", " ");
+const digits = (value, n = 4) => (value === null || value === undefined ? "–" : Number(value).toFixed(n));
+const whole = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en"));
+const bytes = (value) => (value ? `${(value / 2 ** 20).toPrecision(3)} MiB` : "–");
+function span(seconds) {
+  if (seconds === null || !Number.isFinite(seconds)) return "–";
+  const [size, unit] = seconds >= 172800 ? [86400, "d"] : seconds >= 5400 ? [3600, "h"] : seconds >= 90 ? [60, "min"] : [1, "s"];
+  return `${(seconds / size).toFixed(seconds >= 90 && size > 60 ? 1 : 0)} ${unit}`;
+}
+function element(tag, text, attributes = {}) {
+  const made = document.createElement(tag);
+  if (text !== null) made.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+function facts(target, pairs) {
+  target.replaceChildren(...pairs.map(([name, value]) => {
+    const pair = element("div", null);
+    pair.append(element("dt", name), element("dd", value));
+    return pair;
+  }));
+}
+
+// ---- the live metrics ----
+
+const samples = (name) => seen.now?.metrics[name] ?? [];
+const metric = (name, labels = {}) => {
+  const found = samples(name).find(([have]) => Object.entries(labels).every(([k, v]) => have[k] === v));
+  return found ? found[1] : null;
+};
+const total = (name) => (samples(name).length ? samples(name).reduce((sum, [, value]) => sum + (value ?? 0), 0) : null);
+
+function showState() {
+  const { state, reason } = seen.now.worker;
+  page.state.textContent = reason ? `${state}: ${reason}` : state;
+  page.state.className = `pill ${{ running: "good", standby: "good", failed: "bad" }[state] ?? ""}`;
+  const live = Object.keys(seen.now.metrics).length > 0;
+  for (const section of document.querySelectorAll("[data-live]")) section.hidden = !live;
+}
+
+function showService() {
+  const { versions, champion, model } = seen.versions;
+  const last = seen.verdicts.at(-1);
+  const serving = versions.find((version) => version.version === champion);
+  if (model) document.title = page.model.textContent = model;
+  const since = serving ? `Version ${champion} has been in service since ${utc(serving.slide_end_us)} UTC of event time.`
+    : "No version is in service yet.";
+  page.story.textContent = last ? `${since} Last verdict, ${utc(last.slide_end)}: ${last.reason}` : since;
+  const mark = metric("watermark_seconds");
+  const age = serving && mark ? mark - serving.slide_end_us / 1e6 : null;
+  const held = seen.verdicts.filter((verdict) => !verdict.passed).length;
+  facts(page.facts, [
+    ["Event time", mark ? utc(mark * 1e6) : last ? utc(last.slide_end) : "–"],
+    ["Age of the version", span(age)],
+    ["AUC", digits(serving?.metrics.auc)],
+    ["Normalized entropy", digits(serving?.metrics.normalized_entropy)],
+    ["Calibration", digits(serving?.metrics.calibration, 3)],
+    ["Versions kept", whole(versions.length)],
+    ["Verdicts passed / held", `${seen.verdicts.length - held} / ${held}`],
+  ]);
+}
+
+function showLabels() {
+  const matured = total("matured_total"), positives = total("positives_total");
+  facts(page.labels, [
+    ["Examples", whole(total("examples_total"))],
+    ["Waiting for their label", whole(total("pending_examples"))],
+    ["Matured", whole(matured)],
+    ["With a purchase", matured ? `${(100 * positives / matured).toFixed(2)} %` : "–"],
+    ["Purchases without a click", whole(total("unmatched_purchases_total"))],
+    ...samples("events_total").map(([labels, value]) => [`Events ${labels.fate}`, whole(value)]),
+  ]);
+  facts(page.replay, [
+    ["Examples held for replay", whole(total("replay_examples"))],
+    ["Rows learned, fresh", whole(metric("learned_rows_total", { source: "fresh" }))],
+    ["Rows learned, replayed", whole(metric("learned_rows_total", { source: "replay" }))],
+    ["Loss of the last slide", digits(metric("loss_nats"))],
+    ["Slides", whole(total("slides_total"))],
+    ["Snapshot", bytes(metric("snapshot_size_bytes"))],
+    ["Memory", bytes(metric("resident_memory_bytes"))],
+    ["Captures waiting", whole(metric("captures_waiting"))],
+  ]);
+}
+
+function showQuality() {
+  const rows = new Map(), columns = new Set();
+  for (const [{ model, metric: name, window }, value] of samples("quality_ratio")) {
+    columns.add(`${name} ${window}`);
+    rows.set(model, { ...rows.get(model), [`${name} ${window}`]: value });
+  }
+  const head = element("tr", null);
+  head.append(element("th", "Model", { scope: "col" }), ...[...columns].map((c) => element("th", c, { scope: "col" })));
+  page["quality-head"].replaceChildren(head);
+  page.quality.replaceChildren(...[...rows].map(([model, values]) => {
+    const row = element("tr", null);
+    row.append(element("th", model, { scope: "row" }), ...[...columns].map((c) => element("td", digits(values[c]))));
+    return row;
+  }));
+}
+
+function showLive() {
+  showLabels();
+  showQuality();
+  showHistory();
+}
+
+// Differences per second between points of a counter's history.
+function rates(name) {
+  const { seconds, values } = seen.now.history;
+  const counts = values[name] ?? [];
+  return seconds.slice(1).map((at, i) => {
+    const [from, to] = [counts[i], counts[i + 1]];
+    return [at, from === null || to === null || to < from ? null : (to - from) / (at - seconds[i])];
+  });
+}
+
+function showHistory() {
+  const { seconds, values } = seen.now.history;
+  const level = (name, scale = 1) => seconds.map((at, i) => [at, (values[name]?.[i] ?? null) === null ? null : values[name][i] / scale]);
+  drawing.lines("speed", [
+    { name: "records/s", colour: LOOKS.other, data: rates("records_total") },
+    { name: "learned/s", colour: LOOKS.candidate, data: rates("learned fresh") },
+    { name: "replayed/s", colour: LOOKS.champion, data: rates("learned replay") },
+  ], { time: false });
+  drawing.lines("lag", [
+    { name: "lag, records", colour: LOOKS.champion, data: level("lag_records") },
+    { name: "memory, MiB", colour: LOOKS.candidate, data: level("resident_memory_bytes", 2 ** 20), yAxisIndex: 1 },
+  ], { time: false, yAxis: [{ scale: false }, { splitLine: { show: false } }] });
+  const spent = samples("slide_duration_seconds_sum");
+  const mean = spent.map(([{ stage }, sum]) => [stage, sum / (metric("slide_duration_seconds_count", { stage }) || 1)]);
+  drawing.bars("stages", mean.map(([stage]) => stage), mean.map(([, value]) => value), "s");
+}
+
+// ---- the verdict log ----
+
+const at = (verdict) => verdict.slide_end / 1000;
+const number = (value) => (typeof value === "number" ? value : null);
+const judged = () => seen.verdicts.filter((verdict) => verdict.evidence);
+
+function showJudging() {
+  const asked = judged();
+  const rule = (verdict) => (verdict.rules ?? []).find((r) => r.name === "against_champion");
+  const points = asked.filter((v) => v.parent !== null).map((v) => ({
+    at: at(v), gain: number(v.evidence.gain), lower: number(v.evidence.gain_lower), upper: number(v.evidence.gain_upper),
+  }));
+  const threshold = number(rule(asked.at(-1) ?? {})?.threshold) ?? 0;
+  const published = asked.filter((v) => v.passed).map((v) => [at(v), number(v.evidence.gain) ?? 0]);
+  drawing.gain("gain", points, threshold, published);
+  const of = (name) => asked.map((v) => [at(v), number(v.evidence[name])]);
+  const baseline = asked.map((v) => [at(v), number(v.baselines?.item_rate?.normalized_entropy)]);
+  drawing.lines("ne", [
+    { name: "candidate", colour: LOOKS.candidate, data: of("candidate_normalized_entropy") },
+    { name: "champion", colour: LOOKS.champion, data: of("champion_normalized_entropy") },
+    { name: "item rate", colour: LOOKS.other, data: baseline },
+  ], { mark: 1, yAxis: { max: (range) => Math.min(range.max, 1.3) } });
+  drawing.lines("calibration", [
+    { name: "candidate", colour: LOOKS.candidate, data: of("candidate_calibration") },
+    { name: "champion", colour: LOOKS.champion, data: of("champion_calibration") },
+  ], { mark: 1, yAxis: { max: (range) => Math.min(range.max, 2) } });
+  showDrift(asked);
+}
+
+function showDrift(asked) {
+  const recent = asked.filter((v) => Object.keys(v.psi ?? {}).length).slice(-HEAT_COLUMNS);
+  const features = [...new Set(recent.flatMap((v) => Object.keys(v.psi)))].sort();
+  if (!features.includes(seen.feature)) {
+    const worst = (name) => Math.max(...recent.map((v) => v.psi[name] ?? 0));
+    seen.feature = features.toSorted((a, b) => worst(b) - worst(a))[0] ?? null;
+  }
+  page.feature.replaceChildren(...features.map((name) => element("option", name, { value: name })));
+  page.feature.value = seen.feature;
+  const cells = recent.flatMap((v, x) => features.map((name, y) => [x, y, v.psi[name] ?? 0]));
+  drawing.heat("heat", recent.map((v) => utc(v.slide_end).slice(5)), features, cells, choose);
+  drawing.lines("one", [{ name: `PSI of ${seen.feature ?? "–"}`, colour: LOOKS.bad,
+    data: recent.map((v) => [at(v), number(v.psi[seen.feature])]) }], { mark: 0.25, yAxis: { scale: false } });
+}
+
+function choose(feature) {
+  seen.feature = feature;
+  showDrift(judged());
+}
+
+function showVerdicts() {
+  const only = page["passed-only"].checked;
+  const rows = seen.verdicts.filter((v) => v.passed || !only).slice(-300).reverse().map((verdict) => {
+    const row = element("tr", null);
+    const [word, ...why] = verdict.reason.split(": ");
+    row.append(element("td", utc(verdict.slide_end), { class: "time" }),
+      element("td", word, { class: verdict.passed ? "good" : "bad" }), element("td", why.join(": ")));
+    return row;
+  });
+  page.verdicts.replaceChildren(...rows);
+}
+
+// ---- versions ----
+
+function showVersions() {
+  const { versions, champion } = seen.versions;
+  const rows = versions.toReversed().map((version) => {
+    const row = element("tr", null, version.version === champion ? { class: "champion" } : {});
+    const after = version.rollback_of ? `rollback of ${version.rollback_of}` : version.parent ?? "–";
+    const box = element("input", null, { type: "checkbox", "aria-label": `compare version ${version.version}` });
+    box.checked = seen.compared.includes(version.version);
+    box.addEventListener("change", () => compare(version.version, box.checked));
+    const cell = element("td", null), acts = element("td", null, { class: "tight" });
+    cell.append(box);
+    for (const [name, word] of [["rollback", "Roll back"], ["pin", "Pin"]]) {
+      if (enclosed || (name === "rollback" && version.version === champion)) continue;
+      const button = element("button", word, { type: "button", "aria-label": `${word} ${version.version}` });
+      button.addEventListener("click", () => ask(name, word, version.version));
+      acts.append(button, " ");
+    }
+    const { auc, normalized_entropy: ne, calibration, n } = version.metrics;
+    row.append(element("td", `${version.version}${version.version === champion ? " (in service)" : ""}`, { class: "tight" }),
+      element("td", utc(version.slide_end_us), { class: "time" }), element("td", String(after)),
+      ...[digits(auc), digits(ne), digits(calibration, 3), whole(n)].map((text) => element("td", text)), cell, acts);
+    return row;
+  });
+  page.versions.replaceChildren(...rows);
+}
+
+function compare(version, wanted) {
+  seen.compared = [...seen.compared.filter((other) => other !== version), ...(wanted ? [version] : [])].slice(-2);
+  showVersions();
+  showDifference();
+}
+
+function showDifference() {
+  const [a, b] = seen.compared.map((number) => seen.versions.versions.find((v) => v.version === number));
+  if (!a || !b) return page.difference.replaceChildren();
+  const flat = (value, path = "") => (value !== null && typeof value === "object" && !Array.isArray(value)
+    ? Object.entries(value).flatMap(([key, inner]) => flat(inner, path ? `${path}.${key}` : key))
+    : [[path, JSON.stringify(value)]]);
+  const left = new Map(flat(a)), right = new Map(flat(b));
+  const table = element("table", null), head = element("tr", null);
+  head.append(...["", a.version, b.version].map((text) => element("th", String(text), { scope: "col" })));
+  table.append(head);
+  for (const [key, value] of left) {
+    if (value === right.get(key)) continue;
+    const row = element("tr", null);
+    row.append(element("th", key, { scope: "row" }), element("td", value), element("td", right.get(key) ?? "–"));
+    table.append(row);
+  }
+  page.difference.replaceChildren(table);
+}
+
+function ask(name, word, version) {
+  page["dialog-title"].textContent = `${word} version ${version}?`;
+  page["dialog-text"].textContent = name === "rollback"
+    ? `Its files are served again under a new number. The candidate goes on learning; the gate decides when the next version comes.`
+    : `It will not be pruned until it is unpinned with stream-learner checkpoints unpin ${version}.`;
+  page["dialog-error"].textContent = "";
+  page.confirm.textContent = word;
+  page.dialog.dataset.name = name;
+  page.dialog.dataset.version = version;
+  page.dialog.showModal();
+}
+
+async function send(event) {
+  event.preventDefault();
+  const { name, version } = page.dialog.dataset;
+  const answer = await fetch("/dashboard/commands", {
+    method: "POST",
+    headers: { Authorization: `Bearer ${page.token.value}`, "Content-Type": "application/json" },
+    body: JSON.stringify({ name, version: Number(version) }),
+  });
+  if (answer.ok) {
+    page.token.value = "";
+    page.dialog.close();
+    page.state.textContent = `${name} ${version} left for the worker`;
+  } else {
+    page["dialog-error"].textContent = await answer.text();
+  }
+}
+
+// ---- the loop ----
+
+const enclosed = document.getElementById("enclosed");  // a report carries what a worker would answer
+
+async function read(path) {
+  if (enclosed) return JSON.parse(enclosed.textContent)[path.split("?")[0]];
+  const answer = await fetch(path);
+  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+  return answer.json();
+}
+
+async function readVerdicts() {
+  const last = seen.verdicts.at(-1);
+  const { verdicts } = await read(`/dashboard/verdicts?after=${last ? last.place - 1 : -1}`);
+  // the last one known comes again: if it does not, or differs, the log was cut by a restore
+  const kept = last && verdicts[0]?.place === last.place && verdicts[0].slide_end === last.slide_end;
+  if (last && !kept) {
+    seen.verdicts = [];
+    return readVerdicts();
+  }
+  seen.verdicts.push(...(last ? verdicts.slice(1) : verdicts));
+  return verdicts.length > (last ? 1 : 0);
+}
+
+async function refresh() {
+  try {
+    const before = seen.verdicts.length;
+    seen.now = await read("/dashboard/now");
+    const fresh = await readVerdicts();
+    if (fresh || seen.versions === null || seen.verdicts.length !== before || metric("champion_version") !== seen.versions.champion) {
+      seen.versions = await read("/dashboard/versions");
+      showVersions();
+      showDifference();
+      showVerdicts();
+      showJudging();
+    }
+    showState();
+    showService();
+    if (Object.keys(seen.now.metrics).length) showLive();
+    document.body.dataset.slides = total("slides_total") ?? 0;
+  } catch (error) {
+    page.state.textContent = "the worker does not answer";
+    page.state.className = "pill bad";
+  }
+  if (!enclosed) setTimeout(refresh, document.hidden ? 4 * REFRESH_MS : REFRESH_MS);
+}
+
+function switchTheme() {
+  const dark = getComputedStyle(document.documentElement).colorScheme === "dark"
+    || (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
+  document.documentElement.dataset.theme = dark ? "light" : "dark";
+  drawing.redraw();
+}
+
+page.theme.addEventListener("click", switchTheme);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawing.redraw);
+page.feature.addEventListener("change", () => choose(page.feature.value));
+page["passed-only"].addEventListener("change", showVerdicts);
+page.cancel.addEventListener("click", () => page.dialog.close());
+page.dialog.querySelector("form").addEventListener("submit", send);
+refresh();

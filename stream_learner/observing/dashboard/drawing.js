@@ -1,0 +1,115 @@
+// The pictures: ECharts options from plain series, in the page's own colours.
+import { getInstanceByDom, init } from "charts";
+
+const drawn = new Map();  // element id -> the options last given, to be drawn again in other colours
+
+export const LOOKS = { candidate: "#2f7de1", champion: "#e08a1e", other: "#8a94a3", good: "#2aa36b", bad: "#d65a34" };
+
+function colours() {
+  const style = getComputedStyle(document.documentElement);
+  const of = (name) => style.getPropertyValue(name).trim();
+  return { text: of("--text"), soft: of("--soft"), line: of("--line"), card: of("--card") };
+}
+
+export function draw(id, options) {
+  drawn.set(id, options);
+  const element = document.getElementById(id);
+  const chart = getInstanceByDom(element) ?? init(element, null, { renderer: "canvas" });
+  const tint = colours();
+  chart.setOption({
+    animation: false,
+    aria: { enabled: true },
+    textStyle: { color: tint.text },
+    grid: { left: 8, right: 14, top: 30, bottom: 8, containLabel: true },
+    tooltip: { trigger: "axis", confine: true, backgroundColor: tint.card, borderColor: tint.line,
+      textStyle: { color: tint.text } },
+    legend: { top: 0, type: "plain", textStyle: { color: tint.soft }, itemHeight: 8 },
+    ...options(tint),
+  }, { notMerge: true });
+  return chart;
+}
+
+export function redraw() {
+  for (const [id, options] of drawn) draw(id, options);
+}
+
+new ResizeObserver((entries) => {
+  for (const entry of entries) getInstanceByDom(entry.target)?.resize();
+}).observe(document.body);
+addEventListener("resize", () => { for (const id of drawn.keys()) getInstanceByDom(document.getElementById(id))?.resize(); });
+
+const axis = (tint, more = {}) => ({
+  axisLine: { lineStyle: { color: tint.line } }, axisLabel: { color: tint.soft, hideOverlap: true },
+  splitLine: { lineStyle: { color: tint.line } }, ...more,
+});
+const clock = (tint) => axis(tint, { type: "time", splitLine: { show: false } });
+const amount = (tint, more) => axis(tint, { type: "value", scale: true, ...more });
+
+const line = (name, colour, data, more = {}) => ({
+  name, type: "line", data, showSymbol: false, connectNulls: false,
+  lineStyle: { width: 2, color: colour }, itemStyle: { color: colour }, ...more,
+});
+
+export function lines(id, series, { yAxis = {}, mark = null, time = true } = {}) {
+  draw(id, (tint) => ({
+    useUTC: true,
+    xAxis: time ? clock(tint) : axis(tint, { type: "value", name: "s", splitLine: { show: false } }),
+    yAxis: Array.isArray(yAxis) ? yAxis.map((y) => amount(tint, y)) : amount(tint, yAxis),
+    series: series.map(({ name, colour, data, ...more }, at) => line(name, colour, data, {
+      ...more,
+      markLine: mark !== null && at === 0 ? { silent: true, symbol: "none", label: { show: false },
+        lineStyle: { type: "dashed", color: tint.soft }, data: [{ yAxis: mark }] } : undefined,
+    })),
+  }));
+}
+
+// A gain with its band, the threshold it must pass, and a triangle where a version was made.
+export function gain(id, points, threshold, published) {
+  const band = points.filter((p) => p.lower !== null && p.upper !== null);
+  draw(id, (tint) => ({
+    useUTC: true,
+    legend: { top: 0, textStyle: { color: tint.soft }, itemHeight: 8, data: ["gain", "version published"] },
+    xAxis: clock(tint),
+    yAxis: amount(tint, { name: "NE" }),
+    series: [
+      line("lower", "transparent", band.map((p) => [p.at, p.lower]), { stack: "band", stackStrategy: "all",
+        lineStyle: { opacity: 0 }, tooltip: { show: false } }),
+      line("band", LOOKS.candidate, band.map((p) => [p.at, p.upper - p.lower]), { stack: "band", stackStrategy: "all",
+        lineStyle: { opacity: 0 }, areaStyle: { color: LOOKS.candidate, opacity: 0.18 }, tooltip: { show: false } }),
+      line("gain", LOOKS.candidate, points.map((p) => [p.at, p.gain]), {
+        markLine: { silent: true, symbol: "none", label: { show: false },
+          lineStyle: { type: "dashed", color: tint.soft }, data: [{ yAxis: threshold }] },
+      }),
+      { name: "version published", type: "scatter", symbol: "triangle", symbolSize: 11,
+        itemStyle: { color: LOOKS.good }, data: published },
+    ],
+  }));
+}
+
+export function heat(id, times, features, cells, chosen) {
+  const chart = draw(id, (tint) => ({
+    grid: { left: 8, right: 14, top: 8, bottom: 34, containLabel: true },
+    legend: { show: false },
+    tooltip: { confine: true, backgroundColor: tint.card, borderColor: tint.line, textStyle: { color: tint.text },
+      formatter: ({ value }) => `${features[value[1]]}<br>${times[value[0]]}<br>PSI ${value[2].toFixed(3)}` },
+    xAxis: axis(tint, { type: "category", data: times }),
+    yAxis: axis(tint, { type: "category", data: features }),
+    visualMap: { min: 0, max: 0.5, orient: "horizontal", left: "center", bottom: 0, itemHeight: 90, itemWidth: 10,
+      text: ["0.5", "0"], textStyle: { color: tint.soft },
+      inRange: { color: [tint.card, "#f3c97a", "#d65a34"] } },
+    series: [{ type: "heatmap", data: cells }],
+  }));
+  chart.off("click");
+  chart.on("click", (event) => chosen(features[event.value[1]]));
+}
+
+export function bars(id, names, values, unit) {
+  draw(id, (tint) => ({
+    legend: { show: false },
+    tooltip: { trigger: "axis", confine: true, backgroundColor: tint.card, borderColor: tint.line,
+      textStyle: { color: tint.text }, valueFormatter: (v) => `${Number(v).toPrecision(3)} ${unit}` },
+    xAxis: axis(tint, { type: "value", name: unit }),
+    yAxis: axis(tint, { type: "category", data: names, inverse: true }),
+    series: [{ type: "bar", data: values, itemStyle: { color: LOOKS.candidate }, barMaxWidth: 16 }],
+  }));
+}
