@@ -63,7 +63,9 @@ ROWS: dict[str, list[Panel]] = {
         ),
     ],
     "Data outages": [
-        Panel("Join health: what a slide brought of its season", {"{{measure}}": "M(join_health_ratio)"}, "percentunit"),
+        Panel(
+            "Join health: what a slide brought of its season", {"{{measure}}": "M(join_health_ratio)"}, "percentunit"
+        ),
         Panel(
             "Outage, and slides in quarantine per hour",
             {"outage": "max(M(outage))", "slides": "sum(increase(M(broken_slides_total)[1h]))"},
