@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench faults fuzz lock clean
+.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-gate faults fuzz lock clean
 
 KILLS ?= 20
 SEED ?= 7
@@ -56,6 +56,10 @@ prometheus:
 
 bench: setup
 	$(BIN)/python -m benchmarks.datasets --data $(DATA)
+
+# False publishing under continuous looks, and what it takes to find a real gain.
+bench-gate: setup
+	$(BIN)/python -m benchmarks.gate $(if $(OUT),--out $(OUT))
 
 # Kills the worker at every step of its commit protocol, on real Kafka, and compares what comes of it.
 faults: setup

@@ -35,7 +35,7 @@ def report(worker: Worker, watch: Stopwatch, events_before: int) -> dict[str, An
     `auc` and its neighbours are the candidate's at arrival, over `judging.span`; `events` are the accepted ones.
     """
     tally, judge, used = worker.tally, worker.judge, watch.read()
-    candidate = judge.lifetime.lifetime("candidate")
+    candidate = judge.board.lifetime("candidate")
     content: dict[str, Any] = {
         "events": tally.accepted,
         "consumed": tally.consumed,
@@ -45,6 +45,8 @@ def report(worker: Worker, watch: Stopwatch, events_before: int) -> dict[str, An
         "quarantined": tally.quarantined,
         "dead_letters": tally.dead,
         "dead_letter_reasons": dict(sorted(tally.reasons.items())),
+        "skipped": tally.skipped,
+        "gaps": tally.gaps,
         "open": len(worker.intake.slides),
         "examples": tally.examples,
         "matured": tally.matured,
@@ -58,9 +60,11 @@ def report(worker: Worker, watch: Stopwatch, events_before: int) -> dict[str, An
         "examples_requeued": worker.quarantine.requeued,
         "examples_given_up": worker.quarantine.given_up,
         **candidate,
-        "champion_metrics": judge.lifetime.lifetime("champion"),
-        "served_metrics": judge.lifetime.lifetime("served"),
-        "baselines": {name: judge.lifetime.lifetime(name) for name in BASELINES},
+        "champion_metrics": judge.board.lifetime("champion"),
+        "served_metrics": judge.board.lifetime("served"),
+        "baselines": {name: judge.board.lifetime(name) for name in BASELINES},
+        "slices": judge.slice_metrics(),
+        "drift": judge.drift.report(),
         "verdicts": {"passed": tally.passed, "held": tally.held},
         "versions": list(worker.publisher.versions),
         "champion": worker.publisher.champion,

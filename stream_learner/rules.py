@@ -12,7 +12,8 @@ import msgspec
 
 from stream_learner.errors import ConfigError
 from stream_learner.ingest.mapping import RecordReader
-from stream_learner.settings import Config, Duration, Section
+from stream_learner.settings import NOVELTY, Config, Duration, Section
+from stream_learner.settings.base import is_url
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = frozenset({"user", "item", "session", "time", "label", "type", "id"})
@@ -28,6 +29,7 @@ def contradictions(config: Config) -> list[str]:
         *_labels(config),
         *_features(config),
         *_learning(config),
+        *_gate(config),
         *_outside(config),
     ]
 
@@ -196,11 +198,7 @@ def _learning(config: Config) -> Iterator[str]:
     network = config.learning.network
     if network not in ("logistic", "mlp", "dcn_v2") and not re.fullmatch(r"[\w.]+:\w+", network):
         yield f"learning.network: {network!r}; expected logistic, mlp, dcn_v2 or module:function"
-    low, high = config.gate.calibration
-    if not 0 <= low < high:
-        yield f"gate.calibration: [{low}, {high}]; expected 0 <= low < high"
-    if config.gate.min_positives > config.gate.min_examples:
-        yield f"gate.min_positives: {config.gate.min_positives} is more than min_examples {config.gate.min_examples}"
+    yield from _slices(config)
     span = config.judging.span
     for key, value in (("start", span.start), ("end", span.end)):
         if value is not None and _time(value) is None:
@@ -208,6 +206,39 @@ def _learning(config: Config) -> Iterator[str]:
     start, end = _time(span.start), _time(span.end)
     if start is not None and end is not None and start >= end:
         yield f"judging.span: start {span.start} is not before end {span.end}"
+
+
+def _gate(config: Config) -> Iterator[str]:
+    """A gate that nothing can pass, or that lets everything pass, is refused here and not found out in a year."""
+    gate = config.gate
+    if gate.calibration is not None and not 0 <= gate.calibration[0] < gate.calibration[1]:
+        yield f"gate.calibration: {list(gate.calibration)}; expected 0 <= low < high"
+    if gate.min_positives > gate.min_examples:
+        yield f"gate.min_positives: {gate.min_positives} is more than min_examples {gate.min_examples}"
+    if gate.mode != "always" and gate.max_ne is None and gate.min_auc is None:
+        yield "gate.max_ne: null, and so is min_auc: any first version would pass; give at least one of them"
+    if gate.min_auc is not None and not config.judging.windows:
+        yield f"gate.min_auc: {gate.min_auc} is taken over the longest of judging.windows, which is empty; name one"
+    if gate.max_interval is not None and gate.max_interval <= gate.min_interval:
+        yield f"gate.max_interval: {gate.max_interval} is not longer than min_interval {gate.min_interval}"
+    if config.slides.by_count is None and gate.evidence_window < config.slides.slide:
+        yield f"gate.evidence_window: {gate.evidence_window} is shorter than slides.slide {config.slides.slide}"
+
+
+def _slices(config: Config) -> Iterator[str]:
+    judging = config.judging
+    categorical = {name for topic in config.topics.values() for name in topic.categorical}
+    allowed = ", ".join([*sorted(categorical), *NOVELTY])
+    for name in judging.slices:
+        if name not in NOVELTY and name not in categorical:
+            yield f"judging.slices: {name!r} is no categorical feature of any mapping; allowed: {allowed}"
+    yield from _repeated("judging.slices", judging.slices)
+    for name, values in judging.slice_values.items():
+        if name not in judging.slices or name in NOVELTY:
+            yield f"judging.slice_values.{name}: not a categorical feature in judging.slices"
+        yield from _repeated(f"judging.slice_values.{name}", values)
+        if any(value in ("", "other", "missing") for value in values):
+            yield f"judging.slice_values.{name}: '', other and missing are slices of their own; leave them out"
 
 
 def _outside(config: Config) -> Iterator[str]:
@@ -220,6 +251,10 @@ def _outside(config: Config) -> Iterator[str]:
         yield "dead_letters.kind: kafka needs source.kind kafka; use file"
     if config.dedupe.window is not None and all(topic.fields.id is None for topic in config.topics.values()):
         yield f"dedupe.window: {config.dedupe.window}, but no topic maps fields.id; name the field or set null"
+    yield from _places(config)
+    drift = config.drift
+    if drift.interval > drift.run_length:
+        yield f"drift.interval: {drift.interval} is longer than drift.run_length {drift.run_length}"
     lease = config.lease
     if lease.heartbeat * 3 > lease.timeout:
         yield f"lease.heartbeat: {lease.heartbeat} is more than a third of lease.timeout {lease.timeout}"
@@ -228,13 +263,39 @@ def _outside(config: Config) -> Iterator[str]:
             yield f"{path}: 0s; must be longer than 0"
 
 
+def _places(config: Config) -> Iterator[str]:
+    if is_url(config.state):
+        yield (
+            f"state: {config.state}: a URL, but journal, lease and snapshots need a POSIX volume; name a folder, and "
+            "give the URL as checkpoints.root"
+        )
+    root = config.checkpoints.root
+    if root is None or not is_url(root):
+        if config.checkpoints.options:
+            yield f"checkpoints.options: for a URL only, but checkpoints.root is {root or 'null'}; leave them out"
+        return
+    scheme, _, place = root.partition("://")
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) or not place.strip("/"):
+        yield f"checkpoints.root: {root!r}; expected a URL such as s3://bucket/folder"
+    elif scheme in ("file", "local"):
+        yield f"checkpoints.root: {root!r}; give a folder of this machine as a path"
+    elif "@" in place.partition("/")[0] and scheme not in ("abfs", "abfss", "az", "adl"):
+        yield "checkpoints.root: holds a user or password; give those in checkpoints.options, as ${ENV_VAR}"
+    elif any(character in place for character in "?#*[]"):
+        yield f"checkpoints.root: {root!r}; expected a URL without query and wildcards"
+
+
 def _positive(config: Config) -> Iterator[tuple[str, Duration]]:
     yield "gate.interval", config.gate.interval
+    yield "gate.evidence_window", config.gate.evidence_window
     yield "snapshot.interval", config.snapshot.interval
     yield "lease.timeout", config.lease.timeout
     yield "lease.heartbeat", config.lease.heartbeat
     yield "shutdown.timeout", config.shutdown.timeout
     yield "drift.window", config.drift.window
+    yield "drift.fixed", config.drift.fixed
+    yield "drift.interval", config.drift.interval
+    yield "drift.run_length", config.drift.run_length
     yield "observing.stuck_after", config.observing.stuck_after
     for window in config.judging.windows:
         yield "judging.windows", window

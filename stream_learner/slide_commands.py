@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from stream_learner import config as configs
 from stream_learner.publishing.commands import Commands
-from stream_learner.publishing.operating import place, show
+from stream_learner.publishing.operating import noted, show
 from stream_learner.publishing.rendering import table, utc
 from stream_learner.windows.kept_examples import kept_path, read_examples
 from stream_learner.windows.quarantined_slides import FOLDER, QuarantinedSlide, read_slides, require
@@ -24,7 +25,7 @@ ACTIONS: tuple[tuple[str, str, dict[str, Any] | None], ...] = (
 
 def main(args: argparse.Namespace) -> int:
     """Runs the action; exit code 0. A slide that is not in quarantine is a ConfigError (exit 2)."""
-    state, _ = place(args)
+    state = _state(args)
     slides = read_slides(state)
     if args.action == "list":
         show(args, {"slides": [asdict(slide) for slide in slides.values()]}, _list(list(slides.values())))
@@ -43,6 +44,13 @@ def main(args: argparse.Namespace) -> int:
         )
         show(args, {"commands": ids}, f"{text}, or at its start")
     return 0
+
+
+def _state(args: argparse.Namespace) -> Path:
+    """The state folder named, or the config's; one that no worker has seen is a ConfigError."""
+    state = args.state if args.config is None else Path(configs.load(args.config).state)
+    noted(state)
+    return Path(state)
 
 
 def _list(slides: list[QuarantinedSlide]) -> str:

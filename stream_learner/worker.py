@@ -19,16 +19,19 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stream_learner import config as configs
+from stream_learner import config_change
+from stream_learner.config_change import ConfigSwitched
 from stream_learner.durable import make_folder, recover_folder
 from stream_learner.errors import ConfigError, StateError
 from stream_learner.events import EventBatch, ExampleBatch
+from stream_learner.gaps import OnGap
 from stream_learner.ingest.dead_letters import DeadLetterSink
 from stream_learner.ingest.identity import Deduplicator
 from stream_learner.ingest.source import Partition, Source
 from stream_learner.intake import Intake
 from stream_learner.journal import Command, FileJournal
-from stream_learner.judging.gate import Verdict
 from stream_learner.judging.judge import Judge
+from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.features import feature_schema
 from stream_learner.learning.learner import Learned, Learner
 from stream_learner.learning.replay import Replay
@@ -78,8 +81,18 @@ class Capture:
 class Worker:
     """One learner on one state folder, under a lease it holds. Use as `with Worker(...) as worker: worker.run()`."""
 
-    def __init__(self, config: Config, around: Surroundings, lease: Lease, *, until_end: bool) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: Config,
+        around: Surroundings,
+        lease: Lease,
+        *,
+        until_end: bool,
+        on_gap: OnGap = "stop",
+        wanted: Config | None = None,
+    ) -> None:
+        self.config = config  # in force
+        self.wanted = wanted or config  # the user's, where the journal has not come to it yet
         self.around = around
         self.lease = lease
         make_folder(state := Path(config.state))
@@ -92,7 +105,7 @@ class Worker:
         self.snapshots = Snapshots(state / "snapshots", config.snapshot.keep, token=lease.token, fence=lease.prove)
         self.commands = Commands(state / "commands", lease.prove)
         reading = around.source, self.journal, around.letters, self.tally
-        self.intake = Intake(config, self.schema, *reading, until_end=until_end)
+        self.intake = Intake(config, self.schema, *reading, until_end=until_end, on_gap=on_gap)
         self.identities = Deduplicator(config.dedupe.window) if config.dedupe.window else None
         self.aggregates = Aggregates(config, self.schema)
         self.attribution = Attribution(config, self.schema)
@@ -106,6 +119,7 @@ class Worker:
         self._snapshot_at: int | None = None  # slide end of the last snapshot, us
         self._captured_at = time.monotonic()
         self._head = configs.model_head(config)
+        self._config_left = False  # `wanted` is to be adopted when something new may be decided
         self._last_end: int | None = None  # end of the last slide, us
         self._stopping: Callable[[], bool] = lambda: False
 
@@ -121,6 +135,7 @@ class Worker:
         """Restores the newest whole snapshot, repeats what a crash may have cut off, and begins to read."""
         self.around.health.starting("restoring")
         self.restore()
+        self._config_left = configs.model_hash(self.wanted) != self._head["config_hash"]
         self.intake.start(self.publisher.settled())
         self.around.metrics.started(self)
         self.around.health.running()
@@ -128,11 +143,10 @@ class Worker:
     def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Slide after slide until `stopping` says so or a bounded log ends; then a last snapshot."""
         self._stopping = stopping
-        while (slide := self.intake.next_slide(self._carry_out, self._turn)) is not None:
+        while (slide := self.intake.next_slide(self._carry_out, self._turn, self._keep)) is not None:
             self.run_slide(slide)
         self.around.health.stopping()
-        self._capture(None)
-        self.writer.drain()
+        self._keep()
 
     def _turn(self) -> bool:
         """Once per round of reading: shows life, takes operator commands; False to stop."""
@@ -140,7 +154,16 @@ class Worker:
         self.lease.check()
         self.writer.check()
         self.take_commands()
+        if self._config_left and not self.intake.repeating:
+            self._adopt_config()
         return not self._stopping()
+
+    def _adopt_config(self) -> None:
+        """Model keys that were changed while the worker was away take effect before the next slide."""
+        entry = config_change.change(self.config, self.wanted, self.intake.slides.number)
+        self._keep()
+        self.journal.append(entry)
+        raise ConfigSwitched(config_change.new_values(entry))
 
     def run_slide(self, slide: Slide) -> None:
         """The path of a slide's events, from aggregates to the commit."""
@@ -159,11 +182,11 @@ class Worker:
             self.tally.joined(len(rows), len(came.examples), came.positives, came.purchases, came.unmatched)
             matured, requeued = self.quarantine.sort_out(came, slide)
         with self._stage("judge"):
-            candidate = self.learner.score(matured) if self.learner.has_learned else None
-            champion = self.learner.score_champion(matured)
+            candidate = self.learner.score(matured.examples) if self.learner.has_learned else None
+            champion = self.learner.score_champion(matured.examples)
             self.judge.matured(matured, candidate, champion, slide)
         with self._stage("learn"):
-            learned = self.learner.learn(ExampleBatch.concat([*requeued, matured]), self.replay, slide.number)
+            learned = self.learner.learn(ExampleBatch.concat([*requeued, matured.examples]), self.replay, slide.number)
         self._last_end = slide.end
         with self._stage("commit"):
             self._commit(slide)
@@ -213,6 +236,7 @@ class Worker:
             logit_served=nothing,
             baseline=self.judge.baselines.score(clicks.ids),
             judged=self.judge.in_span(clicks.time, slide.number),
+            unseen=self.judge.slices.arrive(clicks.ids),
         )
         return replace(
             examples,
@@ -253,15 +277,15 @@ class Worker:
         if not self.judge.due(slide.end):
             return None
         verdict = self.judge.verdict(slide, finite=self.learner.finite(), champion=self.publisher.champion)
-        self._record(verdict.to_json())
+        self._record({**verdict.to_json(), "drift": self.judge.drift_numbers()})
         self.tally.judged(verdict.passed)
         self.around.metrics.verdict(passed=verdict.passed, psi=self.judge.psi)
         log.info("slide %d %s", slide.number, verdict.reason)
         return verdict
 
-    def _published(self, slide_end: int) -> None:
+    def _published(self, slide_end: int, *, rollback: bool = False) -> None:
         """Evidence, drift reference and the list of slides in quarantine start afresh with every version."""
-        self.judge.published(slide_end)
+        self.judge.published(slide_end, self.learner.score_champion, rollback=rollback)
         self.quarantine.published()
 
     def _occasion(self, verdict: dict[str, Any]) -> Occasion:
@@ -279,6 +303,11 @@ class Worker:
         capture = Capture(self.intake.slides.number, version, self.capture(), dict(self.intake.positions))
         self.writer.submit(capture)
         self.around.metrics.captures_waiting.set(self.writer.waiting)
+
+    def _keep(self) -> None:
+        """A snapshot of the state as it is, also between two slides; returns when it is durable."""
+        self._capture(None)
+        self.writer.drain()
 
     def _write(self, capture: Capture) -> None:
         """Steps 4 to 9 of the commit protocol, on the writer thread."""
@@ -365,7 +394,7 @@ class Worker:
         self.writer.drain()  # its files may still be waiting to be written
         verdict = {"verdict": "rollback", "reason": f"rolled back to version {to} by an operator"}
         version = self.publisher.rolled_back(self._occasion(verdict), to, self.judge.sample())
-        self._published(self._last_end or 0)
+        self._published(self._last_end or 0, rollback=True)
         self._capture(version)
 
     # ---- state ----------------------------------------------------------------------------------------------
@@ -398,12 +427,17 @@ class Worker:
         for rejected in self.snapshots.rejected:
             log.error("snapshot %s is not whole (%s), taking the one before", rejected.path, rejected.reason)
         if snapshot is None:
+            self.wanted = config_change.begin(self.config, self.wanted, self.journal.entries)
             self.verdicts.cut(0)
             self.quarantine.begin()
             return
-        configs.require_same_model(snapshot.head, self.config)
+        pending = self.journal.from_position(snapshot.state["intake"]["applied"])
+        change = config_change.resolve(snapshot.head, self.config, self.wanted, pending)
         for name, part in self._parts().items():
             part.restore(snapshot.state[name])
+        if change is not None:
+            self.intake.applied += 1
+            log.warning("from slide %d on under other model keys: %s", change.slide, change.keys)
         self.verdicts.cut(snapshot.state["verdicts"])
         self._last_end = self._snapshot_at = snapshot.state["last_end"]
         if self.publisher.champion is not None:

@@ -1,103 +1,27 @@
 """The gate: decides, from evidence gathered since the last version, whether the candidate is published.
 
-Evidence is a handful of sums over examples that candidate and champion both scored at maturity, before either
-learned from them. Each question is answered by a `Verdict`: one `Rule` a check, with every number it used.
+Two kinds of evidence, both sums over examples that candidate and champion scored at maturity, before either learned
+from them. Against the champion: the paired differences since the last version, by a confidence sequence that holds at
+every look (`sequence`); publishing starts it afresh, so `gate.alpha` is the chance of a wrong proof per version. For
+the absolute rules: what matured in the last `gate.evidence_window`, so that after a long hold they answer for the
+candidate as it is now. Each question is answered by a `Verdict`: one `Rule` a check, with every number it used.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_learner import settings
-from stream_learner.judging.metrics import Sums, entropy, finite_or_none
+from stream_learner.judging import checks
+from stream_learner.judging.checks import Comparison
+from stream_learner.judging.evidence import Evidence, EvidenceWindow, Logits
+from stream_learner.judging.sequence import PairedGains
+from stream_learner.judging.verdict import Question, Rule, Verdict
 from stream_learner.settings import Duration
-
-Logits = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One check: passes where `value` keeps to `threshold`; a rule that is not asked stands in nobody's way."""
-
-    name: str
-    value: float
-    threshold: float | tuple[float, float]  # two = a band
-    passed: bool
-    asked: bool
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What the gate is asked about, besides its own evidence."""
-
-    slide: int
-    slide_end: int  # us
-    finite: bool  # all of the candidate's weights and slots
-    psi: Mapping[str, float]  # by feature; empty = not judged yet
-    parent: int | None  # the champion's version; None = nothing is in service yet
-    baselines: Mapping[str, Any] = field(default_factory=dict)  # their metrics, recorded beside the verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    slide: int
-    slide_end: int  # us
-    passed: bool
-    mode: str
-    reason: str  # one line for people
-    rules: tuple[Rule, ...]
-    parent: int | None
-    evidence: dict[str, float]
-    psi: dict[str, float]
-    baselines: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, keys sorted, None for what is not finite; a function of log, journal and config alone."""
-        plain = finite_or_none(asdict(self))
-        assert isinstance(plain, dict)
-        return plain
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Sums since the last version."""
-
-    alone: Sums = field(default_factory=Sums)  # the candidate on all it scored
-    paired: Sums = field(default_factory=Sums)  # the candidate where the champion scored too
-    champion: Sums = field(default_factory=Sums)  # the champion on those
-    unscored: int = 0  # examples to which the candidate gave no finite score
-
-    @property
-    def candidate(self) -> Sums:
-        """The examples that are judged: those both scored, all of them where there is no champion to hold against."""
-        return self.paired if self.paired.n else self.alone
-
-    @property
-    def excess(self) -> float:
-        """The candidate's NE less the champion's, on the same examples."""
-        return self.paired.normalized_entropy - self.champion.normalized_entropy
-
-    def numbers(self) -> dict[str, float]:
-        return {
-            "n": int(self.candidate.n),
-            "n_pos": int(self.candidate.positives),
-            "unscored": self.unscored,
-            "base_rate": self.candidate.base_rate,
-            "base_rate_entropy": entropy(self.candidate.base_rate),
-            "candidate_log_loss": self.candidate.log_loss,
-            "candidate_normalized_entropy": self.candidate.normalized_entropy,
-            "candidate_calibration": self.candidate.calibration,
-            "champion_log_loss": self.champion.log_loss,
-            "champion_normalized_entropy": self.champion.normalized_entropy,
-            "champion_calibration": self.champion.calibration,
-        }
 
 
 class Gate:
@@ -105,42 +29,38 @@ class Gate:
 
     def __init__(self, config: settings.Gate) -> None:
         self._config = config
-        self._evidence = Evidence()
+        self._window = EvidenceWindow(config.evidence_window)
+        self._gains = PairedGains.none()
         self._asked_at: int | None = None
         self._published_at: int | None = None
+        self._rolled_back_at: int | None = None
         self._drift_since: int | None = None  # first time in this evidence period that drift was above its threshold
 
-    def observe(self, candidate: Logits, champion: Logits, labels: NDArray[np.float32]) -> None:
-        """Takes in matured examples, scored before they are learned from: all [n]; the champion's are NaN where there
-        is none.
+    def observe(self, candidate: Logits, champion: Logits, labels: NDArray[np.float32], slide_end: int) -> None:
+        """Takes in a slide's matured examples, scored before they are learned from: all [n]; the champion's are NaN
+        where there is none.
 
-        Examples the champion gave no finite score are no pair: an old model that can no longer be judged must not
-        block for ever. Those the candidate gave none are counted, and hold it back.
+        Examples the champion gave no finite score are no pair; those the candidate gave none are counted, and hold it
+        back.
         """
-        scored = np.isfinite(candidate)
-        both = scored & np.isfinite(champion)
-        now = self._evidence
-        self._evidence = Evidence(
-            alone=now.alone + Sums.of(candidate[scored], labels[scored]),
-            paired=now.paired + Sums.of(candidate[both], labels[both]),
-            champion=now.champion + Sums.of(champion[both], labels[both]),
-            unscored=now.unscored + int(np.count_nonzero(~scored)),
-        )
+        self._window.add(Evidence.of(candidate, champion, labels), slide_end)
+        both = np.isfinite(candidate) & np.isfinite(champion)
+        self._gains += PairedGains.of(candidate[both], champion[both], labels[both])
 
     def due(self, slide_end: int) -> bool:
         """Whether `gate.interval` of event time has passed since it was asked; first as soon as there is evidence."""
         if self._asked_at is None:
-            return self._evidence.alone.n > 0
+            return self._window.total().alone.n > 0
         return slide_end - self._asked_at >= self._config.interval
 
     def judge(self, question: Question) -> Verdict:
         """Answers, and remembers being asked. Until there is a champion, evidence that was enough is used once."""
         self._asked_at = question.slide_end
-        rules = self._rules(question)
-        passed, reason = self._answer(question, rules)
-        numbers = self._evidence.numbers()
-        if question.parent is None and all(rule.passed for rule in self._enough()):
-            self._evidence = Evidence()  # a first version is not held to the scores of the model's first hours
+        evidence, comparison = self._window.total(), Comparison.of(self._gains, self._config.alpha)
+        rules = self._rules(question, evidence, comparison)
+        passed, reason = self._answer(question, evidence, rules)
+        if question.parent is None and all(rule.passed for rule in checks.enough(evidence, self._config)):
+            self._window.clear()  # a first version is not held to the scores of the model's first hours
         return Verdict(
             slide=question.slide,
             slide_end=question.slide_end,
@@ -149,124 +69,73 @@ class Gate:
             reason=f"{'passed' if passed else 'held'}: {reason}",
             rules=rules,
             parent=question.parent,
-            evidence=numbers,
+            evidence={**evidence.numbers(), **comparison.numbers()},
             psi=dict(question.psi),
             baselines=dict(question.baselines),
         )
 
-    def published(self, slide_end: int) -> None:
+    def published(self, slide_end: int, *, rollback: bool = False) -> None:
         """A version was made of the slide ending there, by verdict or by rollback: evidence starts afresh."""
-        self._evidence = Evidence()
+        self._window.clear()
+        self._gains = PairedGains.none()
         self._published_at = slide_end
         self._drift_since = None
+        if rollback:
+            self._rolled_back_at = slide_end
 
-    def _answer(self, question: Question, rules: tuple[Rule, ...]) -> tuple[bool, str]:
+    def _answer(self, question: Question, evidence: Evidence, rules: tuple[Rule, ...]) -> tuple[bool, str]:
         failed = [rule for rule in rules if rule.asked and not rule.passed]
         # a metric that is not defined yet says nothing beside the rule that asks for more examples
         told = [rule.text for rule in failed if not math.isnan(rule.value)] or [rule.text for rule in failed]
-        gist = next(rule.text for rule in rules if rule.name == "ne_against_champion")
-        reason = "; ".join(told) or gist
+        gist = next(rule for rule in rules if rule.name == "against_champion")
+        floor = next(rule for rule in rules if rule.name == "against_base_rate")
+        reason = "; ".join(told) or (gist.text if gist.asked else f"{gist.text}; {floor.text}")
         if self._config.mode == "always":
-            return question.finite and self._evidence.alone.n > 0, f"gate.mode is always; by the rules: {reason}"
+            return question.finite and evidence.alone.n > 0, f"gate.mode is always; by the rules: {reason}"
         return not failed, reason
 
-    def _rules(self, question: Question) -> tuple[Rule, ...]:
+    def _rules(self, question: Question, evidence: Evidence, comparison: Comparison) -> tuple[Rule, ...]:
+        config, age = self._config, _since(self._published_at, question)
         return (
-            self._weights(question),
-            self._scores(),
-            *self._enough(),
-            self._not_worse(question),
-            self._floor(),
-            self._calibrated(),
-            self._apart(question),
-            self._undrifted(question),
+            checks.weights_finite(question),
+            checks.scores_finite(evidence),
+            *checks.enough(evidence, config),
+            checks.against_champion(comparison, evidence, config, question, age),
+            checks.against_base_rate(evidence, config),
+            checks.ranking(config, question),
+            checks.calibrated(evidence, config),
+            checks.apart(config, age),
+            checks.cooled_down(config, _since(self._rolled_back_at, question)),
+            checks.undrifted(config, question, self._drift_lasted(question)),
         )
 
-    def _weights(self, question: Question) -> Rule:
-        text = "weights are finite" if question.finite else "the candidate has weights that are not finite"
-        return Rule("weights_finite", float(question.finite), 1.0, question.finite, True, text)
-
-    def _scores(self) -> Rule:
-        count = self._evidence.unscored
-        return Rule("scores_finite", count, 0, count == 0, True, f"{count:,} examples have no finite score")
-
-    def _enough(self) -> tuple[Rule, Rule]:
-        sums, config = self._evidence.candidate, self._config
-        return (
-            _at_least("examples", sums.n, config.min_examples, "matured examples since the last version"),
-            _at_least("positives", sums.positives, config.min_positives, "positives since the last version"),
-        )
-
-    def _not_worse(self, question: Question) -> Rule:
-        evidence, margin = self._evidence, self._config.margin
-        if question.parent is None or not evidence.paired.n:
-            who = "there is no champion yet" if question.parent is None else "the champion scored nothing"
-            text = f"{who}: NE {evidence.candidate.normalized_entropy:.4f} {self._basis()}"
-            return Rule("ne_against_champion", math.nan, margin, True, False, text)
-        passed = evidence.excess <= margin
-        text = (
-            f"NE {evidence.candidate.normalized_entropy:.4f} is {'not ' if passed else ''}above the champion's "
-            f"{evidence.champion.normalized_entropy:.4f} by more than {margin:g} {self._basis()}"
-        )
-        return Rule("ne_against_champion", evidence.excess, margin, passed, True, text)
-
-    def _floor(self) -> Rule:
-        value, limit = self._evidence.candidate.normalized_entropy, self._config.max_ne
-        passed = value <= limit
-        text = f"NE {value:.4f} is {'not ' if passed else ''}above {limit:g} (1 = the base rate) {self._basis()}"
-        return Rule("ne_against_base_rate", value, limit, passed, True, text)
-
-    def _calibrated(self) -> Rule:
-        value, (low, high) = self._evidence.candidate.calibration, self._config.calibration
-        passed = low <= value <= high
-        text = f"calibration {value:.3f} is {'' if passed else 'not '}within {low:g} to {high:g} {self._basis()}"
-        return Rule("calibration", value, (low, high), passed, True, text)
-
-    def _apart(self, question: Question) -> Rule:
-        least = self._config.min_interval
-        if self._published_at is None:
-            return Rule("min_interval", math.nan, least.seconds, True, False, "no version yet")
-        since = Duration(question.slide_end - self._published_at)
-        text = f"the last version is {since} old, and {least} is the least between two"
-        return Rule("min_interval", since.seconds, least.seconds, since >= least, True, text)
-
-    def _undrifted(self, question: Question) -> Rule:
-        limit, hold = self._config.max_psi, self._config.drift_hold
-        if not question.psi:
-            return Rule("input_drift", math.nan, limit, True, False, "too few examples to judge input drift")
-        feature = max(sorted(question.psi), key=lambda name: (math.isnan(question.psi[name]), question.psi[name]))
-        value = question.psi[feature]
-        if value <= limit:
-            return Rule("input_drift", value, limit, True, True, f"the largest PSI is {value:.3f} ({feature})")
+    def _drift_lasted(self, question: Question) -> Duration:
+        """For how long drift has been above its limit; notes the first time."""
+        limit = self._config.max_psi
+        if limit is None or not question.psi or checks.most_drifted(question)[1] <= limit:
+            return Duration(0)
         if self._drift_since is None:
             self._drift_since = question.slide_end
-        lasted = Duration(question.slide_end - self._drift_since)
-        text = f"input drift: PSI {value:.3f} of {feature} is above {limit:g}, seen for {lasted}"
-        if lasted >= hold:
-            return Rule("input_drift", value, limit, True, True, f"{text}; drift alone holds for {hold} at most")
-        return Rule("input_drift", value, limit, False, True, text)
-
-    def _basis(self) -> str:
-        sums = self._evidence.candidate
-        return f"on {int(sums.n):,} examples ({int(sums.positives):,} positives)"
+        return Duration(question.slide_end - self._drift_since)
 
     def capture(self) -> dict[str, Any]:
         return {
-            "evidence": asdict(self._evidence),
+            "window": self._window.capture(),
+            "gains": self._gains.capture(),
             "asked_at": self._asked_at,
             "published_at": self._published_at,
+            "rolled_back_at": self._rolled_back_at,
             "drift_since": self._drift_since,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        sums = state["evidence"]
-        parts = {name: Sums(**sums[name]) for name in ("alone", "paired", "champion")}
-        self._evidence = Evidence(**parts, unscored=sums["unscored"])
+        self._window.restore(state["window"])
+        self._gains = PairedGains.restored(state["gains"])
         self._asked_at = state["asked_at"]
         self._published_at = state["published_at"]
+        self._rolled_back_at = state["rolled_back_at"]
         self._drift_since = state["drift_since"]
 
 
-def _at_least(name: str, value: float, threshold: int, what: str) -> Rule:
-    text = f"{int(value):,} of {threshold:,} {what}"
-    return Rule(name, value, threshold, value >= threshold, True, text)
+def _since(moment: int | None, question: Question) -> Duration | None:
+    return None if moment is None else Duration(question.slide_end - moment)

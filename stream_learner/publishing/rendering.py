@@ -44,14 +44,24 @@ def render_show(manifest: Manifest) -> str:
     """Everything a version says about itself, a fact a line."""
     facts = manifest_json(manifest)
     files = facts.pop("files")
-    offsets = facts.pop("offsets")
+    offsets, gaps = facts.pop("offsets"), facts.pop("gaps")
     facts["slide_end"] = utc(manifest.slide_end_us)
     if manifest.event_time_span is not None:
         facts["event_time_span"] = " to ".join(utc(t) for t in manifest.event_time_span)
     rows = [[name, _text(value)] for name, value in sorted(flat(facts).items())]
     rows += [[f"offsets {o['topic']}/{o['index']}", f"{o['first']} to {o['last']}"] for o in offsets]
+    rows += [[f"gap {g['topic']}/{g['index']}", _gap(g)] for g in gaps]
     rows += [[f"file {name}", f"{s['size']} bytes, sha256 {s['sha256']}"] for name, s in sorted(files.items())]
     return table(rows)
+
+
+def _gap(gap: dict[str, Any]) -> str:
+    went_on = (
+        f"from {gap['from']} on to {gap['until']}"
+        if gap["decision"] == "skip"
+        else f"from {gap['from']} back to {gap['until']}"
+    )
+    return f"{went_on}, by --on-gap {gap['decision']} before slide {gap['slide']}"
 
 
 def render_diff(a: Manifest, b: Manifest) -> str:

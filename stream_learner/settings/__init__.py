@@ -5,7 +5,8 @@ model, so a snapshot made under other values is refused) unless marked `operatio
 """
 
 from stream_learner.settings.base import Duration, Secret, Section
-from stream_learner.settings.judging import Drift, Gate, Judging, JudgingSpan, Quarantine
+from stream_learner.settings.gate import Gate
+from stream_learner.settings.judging import NOVELTY, Drift, Judging, JudgingSpan, Quarantine
 from stream_learner.settings.learning import Features, IdFeature, Learning, NumericFeature, Replay
 from stream_learner.settings.operating import (
     Announce,
@@ -32,6 +33,7 @@ from stream_learner.settings.whole import Config
 from stream_learner.settings.windows import Aggregates, AsOf, CountSlides, Distinct, Examples, Labels, Slides
 
 __all__ = [
+    "NOVELTY",
     "Aggregates",
     "Announce",
     "AsOf",

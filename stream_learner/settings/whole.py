@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from stream_learner.settings.base import Section, op, section
-from stream_learner.settings.judging import Drift, Gate, Judging, Quarantine
+from stream_learner.settings.gate import Gate
+from stream_learner.settings.judging import Drift, Judging, Quarantine
 from stream_learner.settings.learning import Features, Learning, Replay
 from stream_learner.settings.operating import (
     Announce,

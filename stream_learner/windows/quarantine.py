@@ -98,7 +98,7 @@ class Quarantine:
 
     # ---- examples -------------------------------------------------------------------------------------------
 
-    def sort_out(self, matured: Matured, slide: Slide) -> tuple[ExampleBatch, list[ExampleBatch]]:
+    def sort_out(self, matured: Matured, slide: Slide) -> tuple[Matured, list[ExampleBatch]]:
         """Divides the examples that mature at a slide's close, after a look at their labels: those to be judged and
         learned, and those only to be learned, with what was requeued before this slide. What meets a slide in
         quarantine goes to the disk, filed under the first it meets."""
@@ -113,7 +113,7 @@ class Quarantine:
         self.requeued += sum(len(part) for part in requeued)
         self._note()
         touched = aside | back
-        return examples.take(~touched) if touched.any() else examples, requeued
+        return matured.take(~touched) if touched.any() else matured, requeued
 
     def _inspect_labels(self, matured: Matured, slide: Slide) -> None:
         known = self._meets(matured.examples, "quarantined")[1] | self._meets(matured.examples, "requeued")[1]

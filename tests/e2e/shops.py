@@ -61,7 +61,7 @@ CONFIG: dict[str, Any] = {
         "min_interval": "40m",
         "min_examples": 500,
         "min_positives": 10,
-        "margin": 0.2,
+        "margin": 0.5,
         "max_ne": 5.0,
         "calibration": [0.01, 100.0],
         "max_psi": 100.0,

@@ -82,7 +82,7 @@ def test_an_outage_is_quarantined_and_requeued_through_a_kill(tmp_path: Path) ->
     assert slides(state) == slides(tmp_path / "fresh")
 
     report = finished.report
-    fates = ("events", "ignored", "late", "dead_letters", "duplicates", "quarantined", "open")
+    fates = ("events", "ignored", "late", "dead_letters", "duplicates", "skipped", "quarantined", "open")
     assert report["consumed"] == sum(report[fate] for fate in fates) and report["quarantined"] > 0
     assert report["examples_put_aside"] == report["examples_requeued"] == touched(whole)
     lines = read_log(state / "verdicts.jsonl")

@@ -28,7 +28,7 @@ _TEXTS = (
     "  windows: [1h, 7d]\n  distinct: [{key: user, of: item}]\n  as_of: {purchase: slide_start}\n",
     "learning: {network: mlp, hidden: [8, 4], dropout: 0.1, learning_rate: 1e-3}\nreplay: {capacity: 10, ratio: .5}\n"
     "features:\n  ids: {user: {table: exact, rows: 64, dim: 4}}\n  aggregates: ['item.*', '^user_(1h|1d)$']\n",
-    "gate: {calibration: [0.5, 2], margin: -0.01, interval: 1m}\njudging:\n  windows: [1h]\n"
+    "gate: {calibration: [0.5, 2], margin: 0.02, max_interval: 1d, interval: 1m}\njudging:\n  windows: [1h]\n"
     "  span: {start: '2024-01-01', end: '2024-02-01T00:00:00+01:00'}\ndrift: {bins: 5, aggregates: [x]}\n",
     "a: &a [x,x,x,x]\nb: &b [*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b]\nd: [*c,*c,*c,*c]\n",
 )

@@ -126,6 +126,7 @@ def examples_of(events: EventBatch, rows: NDArray[np.int64]) -> ExampleBatch:
         logit_served=nothing,
         baseline=np.zeros((n, 3), np.float32),
         judged=np.ones(n, bool),
+        unseen=np.zeros((n, 2), bool),
     )
 
 

@@ -36,6 +36,8 @@ NAMES = [
     "events_total",
     "examples_total",
     "feature_psi",
+    "foreign_commits_total",
+    "foreign_members",
     "join_health_ratio",
     "lag_records",
     "learned_rows_total",
@@ -173,7 +175,7 @@ def test_gauges_show_levels(tmp_path):
 def test_quality_is_shown_by_model_and_window(tmp_path):
     metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
     logits, labels = np.array([-1, 0, 1, 2], np.float32), np.array([0, 0, 1, 1], np.float32)
-    worker.judge.recent.add({"candidate": logits}, labels, 1)
+    worker.judge.board.add({"candidate": logits}, labels, 1)
     metrics.closed(worker, Learned(0, 0, 0, float("nan")))
     assert value(metrics, "quality_ratio", model="candidate", metric="auc", window="1h") == 1.0
     assert np.isnan(value(metrics, "quality_ratio", model="prior", metric="ne", window="1h"))

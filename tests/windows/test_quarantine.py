@@ -49,6 +49,7 @@ def examples_at(times: np.ndarray, names: np.ndarray) -> ExampleBatch:
         logit_served=mark,
         baseline=np.stack([mark] * 3, 1),
         judged=np.ones(n, bool),
+        unseen=np.zeros((n, 2), bool),
     )
 
 
@@ -101,7 +102,7 @@ class Life:
         due = (self.times + HORIZON < end) & (self.times + HORIZON >= end - WIDTH)
         batch = examples_at(self.times[due], np.flatnonzero(due) + 1)
         trusted, back = told.sort_out(matured_of(batch), slide_at(number))
-        return names(trusted), [name for part in back for name in names(part)]
+        return names(trusted.examples), [name for part in back for name in names(part)]
 
     def wanted(self, number: int) -> tuple[list[int], list[int]]:
         """The same, example by example from the beginning of time."""
@@ -173,7 +174,7 @@ def test_there_is_room_for_so_many_bytes_and_the_oldest_go_first(tmp_path: Path)
     for number in (10, 20, 30, 40, 50):
         told.tell(number, number * WIDTH, (number + 1) * WIDTH, number)
         batch = examples_at(np.full(50, number * WIDTH), np.arange(50))
-        assert not len(told.sort_out(matured_of(batch), slide_at(number + 4))[0])
+        assert not len(told.sort_out(matured_of(batch), slide_at(number + 4))[0].examples)
     assert [(s.number, s.examples, s.given_up) for s in told.slides()] == [
         (10, 0, 50), (20, 0, 50), (30, 50, 0), (40, 50, 0), (50, 50, 0),
     ]  # fmt: skip

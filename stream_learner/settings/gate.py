@@ -1,0 +1,70 @@
+"""The section of the gate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from stream_learner.settings.base import Duration, Section, span
+
+
+class Gate(Section, frozen=True):
+    mode: Annotated[
+        Literal["superior", "non_inferior", "always"],
+        Meta(
+            description="superior: proven better than the champion; non_inferior: proven not worse by more than "
+            "`margin`, so that fresh models of equal quality are published; always: for benchmarks and tests only"
+        ),
+    ] = "non_inferior"
+    alpha: Annotated[
+        float,
+        Meta(
+            description="chance, from one version to the next and however often the gate is asked, that the proof "
+            "`mode` asks for is wrong; the same for the proof that the candidate is worse",
+            ge=1e-6,
+            le=0.25,
+        ),
+    ] = 0.05
+    margin: Annotated[
+        float, Meta(description="in mode non_inferior, the NE by which the candidate may be worse", gt=0, le=1)
+    ] = 0.01
+    interval: Annotated[Duration, Meta(description="event time between two times the gate is asked")] = span("15m")
+    min_interval: Annotated[Duration, Meta(description="least event time between two versions")] = span("30m")
+    max_interval: Annotated[
+        Duration | None,
+        Meta(
+            description="age of a version from which its successor need only not be proven worse, all other rules "
+            "standing; null = it is never too old"
+        ),
+    ] = None
+    cool_down: Annotated[
+        Duration, Meta(description="event time after a rollback before the gate lets another version pass")
+    ] = span("1h")
+    evidence_window: Annotated[
+        Duration,
+        Meta(description="span of maturity over which floors and calibration are taken, the last version at most"),
+    ] = span("1d")
+    min_examples: Annotated[
+        int, Meta(description="matured examples scored by both models in the evidence window", ge=1)
+    ] = 1000
+    min_positives: Annotated[int, Meta(description="positives among them", ge=1)] = 20
+    max_ne: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="largest NE of the candidate on them; 1 = the base rate's; null = any"),
+    ] = 1.0
+    min_auc: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="least AUC of the candidate over the longest of `judging.windows`; null = any"),
+    ] = None
+    calibration: Annotated[
+        tuple[float, float] | None,
+        Meta(description="band of sum(p) / sum(y) of the candidate in the evidence window; null = any"),
+    ] = (0.8, 1.25)
+    max_psi: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="largest population stability index of any input feature; null = any"),
+    ] = 0.25
+    drift_hold: Annotated[
+        Duration, Meta(description="longest event time that input drift alone may hold a candidate back")
+    ] = span("6h")
