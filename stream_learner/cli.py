@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stream_learner import config as configs
 from stream_learner import config_text
-from stream_learner.errors import FatalError
+from stream_learner.errors import FatalError, RetryableError, UnavailableError
 from stream_learner.gaps import ON_GAP, OnGap
 from stream_learner.observing.logs import configure_logging, importing_quietly
 from stream_learner.settings import Config, Observing
@@ -28,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FatalError as error:
         print(f"stream-learner: {error}", file=sys.stderr)
         return error.exit_code
+    except RetryableError as error:  # of a command that does not wait for the disk
+        print(f"stream-learner: {error}", file=sys.stderr)
+        return UnavailableError.exit_code
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing is wrong
         return 0

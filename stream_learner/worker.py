@@ -22,7 +22,7 @@ from stream_learner import config as configs
 from stream_learner import config_change
 from stream_learner.config_change import ConfigSwitched
 from stream_learner.durable import make_folder, recover_folder
-from stream_learner.errors import ConfigError, StateError
+from stream_learner.errors import ConfigError, RetryableError, StateError
 from stream_learner.events import EventBatch, ExampleBatch
 from stream_learner.gaps import OnGap
 from stream_learner.ingest.dead_letters import DeadLetterSink
@@ -45,7 +45,7 @@ from stream_learner.publishing.publisher import Occasion, Publisher, Version
 from stream_learner.publishing.verdict_log import VerdictLog
 from stream_learner.retry import retrying
 from stream_learner.settings import Config
-from stream_learner.snapshots import Snapshots
+from stream_learner.snapshots import Chain, Snapshots
 from stream_learner.tally import Tally
 from stream_learner.windows.aggregates import Aggregates
 from stream_learner.windows.attribution import Attribution, select_examples
@@ -102,11 +102,13 @@ class Worker:
         self.tally = Tally()
         self.journal = FileJournal(state / "journal.jsonl", lease.prove)
         self.verdicts = VerdictLog(state / "verdicts.jsonl", lease.prove)
-        self.snapshots = Snapshots(state / "snapshots", config.snapshot.keep, token=lease.token, fence=lease.prove)
+        chain = Chain(config.snapshot.max_increments, config.snapshot.max_increment_share)
+        keep = config.snapshot.keep
+        self.snapshots = Snapshots(state / "snapshots", keep, chain=chain, token=lease.token, fence=lease.prove)
         self.commands = Commands(state / "commands", lease.prove)
         reading = around.source, self.journal, around.letters, self.tally
         self.intake = Intake(config, self.schema, *reading, until_end=until_end, on_gap=on_gap)
-        self.identities = Deduplicator(config.dedupe.window) if config.dedupe.window else None
+        self.identities = Deduplicator(dedupe.window, dedupe.max_ids) if (dedupe := config.dedupe).window else None
         self.aggregates = Aggregates(config, self.schema)
         self.attribution = Attribution(config, self.schema)
         self.quarantine = Quarantine(config, self.schema, self._record, lease.prove)
@@ -118,6 +120,9 @@ class Worker:
         self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)
         self._snapshot_at: int | None = None  # slide end of the last snapshot, us
         self._captured_at = time.monotonic()
+        # Parts that can tell what changed of them; the others are captured whole.
+        self._incremental: dict[str, Learner | Replay] = {"learner": self.learner, "replay": self.replay}
+        self._known_whole = False  # by `snapshots`: changes can be told against what was captured or restored last
         self._head = configs.model_head(config)
         self._config_left = False  # `wanted` is to be adopted when something new may be decided
         self._last_end: int | None = None  # end of the last slide, us
@@ -136,9 +141,10 @@ class Worker:
         self.around.health.starting("restoring")
         self.restore()
         self._config_left = configs.model_hash(self.wanted) != self._head["config_hash"]
-        self.intake.start(self.publisher.settled())
+        self.intake.start(self._retrying(self.publisher.settled, "versions"))
         self.around.metrics.started(self)
         self.around.health.running()
+        log.info("reading %d partitions", len(self.intake.positions))
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Slide after slide until `stopping` says so or a bounded log ends; then a last snapshot."""
@@ -355,20 +361,23 @@ class Worker:
 
     def take_commands(self) -> None:
         """Journals what waits in the inbox and carries it out, between two slides."""
-        for command in self.commands.pending():
+        for command in self._retrying(self.commands.pending, "commands"):
             if self.intake.journaled(command.id):
-                self.commands.done(command.id)  # a crash came between the journal and this
+                self._done(command)  # a crash came between the journal and this
                 continue
             refusal = self._refusal(command)
             if refusal is not None:
                 log.error("%s refused: %s", command, refusal)
-                self.commands.done(command.id)
+                self._done(command)
                 continue
             entry = self.intake.decide(command.name, command.arguments, command.id)
             if entry is None:
                 return  # older entries are being obeyed; this one waits its turn
-            self.commands.done(command.id)
+            self._done(command)
             self._carry_out(entry)
+
+    def _done(self, command: OperatorCommand) -> None:
+        self._retrying(lambda: self.commands.done(command.id), "commands")
 
     def _refusal(self, command: OperatorCommand) -> str | None:
         """Why a command cannot be carried out: asked before it is journaled, for the journal is obeyed."""
@@ -377,7 +386,8 @@ class Worker:
             if command.name == "requeue":
                 self.quarantine.require(int(command.arguments["slide"] or 0))
             else:
-                self.publisher.require(int(command.arguments["version"] or 0))
+                version = int(command.arguments["version"] or 0)
+                self._retrying(lambda: self.publisher.require(version), "versions")
         except (ConfigError, StateError) as error:
             return str(error)
         return None
@@ -415,30 +425,34 @@ class Worker:
         return parts if self.identities is None else {**parts, "identities": self.identities}
 
     def capture(self) -> dict[str, Any]:
-        """Step 3: a copy of everything the next slide depends on."""
-        state = {name: part.capture() for name, part in self._parts().items()}
+        """Step 3: a copy of everything the next slide depends on; of large parts, only what changed since the last."""
+        state = {name: part.capture() for name, part in self._parts().items() if name not in self._incremental}
+        for name, part in self._incremental.items():
+            state[name] = part.changes() if self._known_whole else part.capture()
+        self._known_whole = True
         return {**state, "verdicts": self.verdicts.length, "last_end": self._last_end}
 
     def restore(self) -> None:
         """The newest whole snapshot, if there is one; then steps 7 to 9 again, which a crash may have cut off."""
-        for name in self.publisher.start():
+        for name in self._retrying(self.publisher.start, "versions"):
             log.info("removed %s, left by a worker that was killed", name)
-        snapshot = self.snapshots.latest()
+        snapshot = self._retrying(self.snapshots.latest, "snapshots")
         for rejected in self.snapshots.rejected:
             log.error("snapshot %s is not whole (%s), taking the one before", rejected.path, rejected.reason)
         if snapshot is None:
             self.wanted = config_change.begin(self.config, self.wanted, self.journal.entries)
-            self.verdicts.cut(0)
+            self._retrying(lambda: self.verdicts.cut(0), "verdicts.jsonl")
             self.quarantine.begin()
             return
         pending = self.journal.from_position(snapshot.state["intake"]["applied"])
         change = config_change.resolve(snapshot.head, self.config, self.wanted, pending)
         for name, part in self._parts().items():
             part.restore(snapshot.state[name])
+        self._known_whole = change is None  # what was carried over into another config is not what was written
         if change is not None:
             self.intake.applied += 1
             log.warning("from slide %d on under other model keys: %s", change.slide, change.keys)
-        self.verdicts.cut(snapshot.state["verdicts"])
+        self._retrying(lambda: self.verdicts.cut(snapshot.state["verdicts"]), "verdicts.jsonl")
         self._last_end = self._snapshot_at = snapshot.state["last_end"]
         if self.publisher.champion is not None:
             self._serve(self.publisher.champion)
@@ -449,7 +463,10 @@ class Worker:
         """Stops threads and closes files, whatever happened before."""
         self.writer.close()
         self.around.source.close()
-        self.around.letters.close()
+        try:
+            self.around.letters.close()
+        except RetryableError as error:
+            log.warning("%s; no snapshot covers those records, so they come again", error)
         self.around.announcer.close()
         self.verdicts.close()
         self.quarantine.close()

@@ -160,6 +160,17 @@ def test_every_kind_of_failure_has_its_exit_code(
         assert capsys.readouterr().err == "stream-learner: what happened, and what to do\n"
 
 
+def test_a_far_side_that_fails_for_a_moment_has_one_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> int:
+        raise errors.RetryableError("the disk does not answer")
+
+    monkeypatch.setattr(cli, "_config_check", fail)
+    assert main(["config", "check", "x"]) == errors.UnavailableError.exit_code
+    assert capsys.readouterr().err == "stream-learner: the disk does not answer\n"
+
+
 def test_a_reader_that_goes_away_is_no_failure() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "stream_learner", "config", "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE

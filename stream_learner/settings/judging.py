@@ -32,6 +32,9 @@ class Judging(Section, frozen=True):
     exact_max: Annotated[
         int, Meta(description="examples up to which AUC is exact; beyond, on 65,536 score levels", ge=1000)
     ] = 2_000_000
+    baseline_keys: Annotated[
+        int, Meta(description="keys held per baseline; the longest without a label go first", ge=16)
+    ] = 5_000_000
     slices: Annotated[
         list[str],
         Meta(description="what metrics are split by: categorical features, new_user, new_item (in no earlier example)"),
@@ -69,7 +72,10 @@ class Drift(Section, frozen=True):
             "is for the tests of each look (Benjamini-Hochberg), half for the detectors on the matured loss"
         ),
     ] = span("30d")
-    min_psi: Annotated[float, Meta(description="smallest PSI worth an alarm", ge=0)] = 0.1
+    min_psi: Annotated[float, Meta(description="smallest PSI of an input or of delays worth an alarm", ge=0)] = 0.1
+    min_prediction_psi: Annotated[
+        float, Meta(description="smallest PSI of predictions worth an alarm; they move with the time of day", ge=0)
+    ] = 0.2
     min_share: Annotated[
         float, Meta(description="smallest change of a share of missing values or new ids worth an alarm", ge=0, le=1)
     ] = 0.05

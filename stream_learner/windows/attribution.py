@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_learner import settings
+from stream_learner.errors import DataError
 from stream_learner.events import EventBatch, EventSchema, ExampleBatch
 from stream_learner.keys import I64, U64, mix
 from stream_learner.windows.grouping import NEVER
@@ -71,6 +72,7 @@ class Attribution:
         self._schema = schema
         self._source = config.labels.source
         self._horizon = int(config.labels.horizon)
+        self._max_pending = config.labels.max_pending
         self._match = ("user", "item") if config.labels.match == "item" else ("user",)
         # No such type in the log: labels come from a field, or there are only negatives.
         positive = config.labels.positive
@@ -89,6 +91,12 @@ class Attribution:
             matured = self._label_by_field(events, rows, examples, len(positives))
         else:
             matured = self._label_by_join(events, rows, examples, positives, slide_end)
+        if len(self) > self._max_pending:
+            limit = f"labels.max_pending {self._max_pending:,}"
+            raise DataError(
+                f"{len(self):,} examples wait for their label, more than {limit}: raise it, "
+                "or shorten labels.horizon, which is part of the model. The state is as of the last snapshot"
+            )
         self._slides += 1
         return matured
 

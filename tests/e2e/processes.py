@@ -20,7 +20,7 @@ from stream_learner.publishing.checkpoints import Checkpoints
 from stream_learner.publishing.storage import LocalStorage
 
 PROGRAM = Path(sys.executable).parent / "stream-learner"
-FINISH_S = 180.0
+FINISH_S = 400.0
 _LOOK_S = 0.005
 _RESOURCES = ("wall_seconds", "cpu_seconds", "peak_rss_bytes", "events_per_second")
 

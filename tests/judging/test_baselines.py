@@ -43,7 +43,7 @@ class Dictionaries:
 
 
 def test_rates_equal_dictionaries():
-    rng, baselines, plain = np.random.default_rng(0), Baselines(SCHEMA, 20.0), Dictionaries(20.0)
+    rng, baselines, plain = np.random.default_rng(0), Baselines(SCHEMA, 20.0, 1_000_000), Dictionaries(20.0)
     for _ in range(30):
         ids, labels = batch(rng)
         scores = baselines.score(ids)
@@ -55,11 +55,11 @@ def test_rates_equal_dictionaries():
 
 def test_before_the_first_label_all_say_one_half():
     ids, _ = batch(np.random.default_rng(1))
-    assert (Baselines(SCHEMA, 20.0).score(ids) == 0.5).all()
+    assert (Baselines(SCHEMA, 20.0, 1_000_000).score(ids) == 0.5).all()
 
 
 def test_nothing_to_score_or_update():
-    baselines = Baselines(SCHEMA, 20.0)
+    baselines = Baselines(SCHEMA, 20.0, 1_000_000)
     nothing = np.empty((0, 4), np.uint64)
     assert baselines.score(nothing).shape == (0, 4)
     baselines.update(nothing, np.empty(0, np.float32))
@@ -111,7 +111,7 @@ def test_restored_baselines_go_on_bit_for_bit(max_keys, cut):
 
 
 def test_a_capture_is_a_copy():
-    rng, baselines = np.random.default_rng(3), Baselines(SCHEMA, 20.0)
+    rng, baselines = np.random.default_rng(3), Baselines(SCHEMA, 20.0, 1_000_000)
     baselines.update(*batch(rng))
     captured = baselines.capture()
     before = captured["rates"]["item_rate"]["counts"].copy()
