@@ -211,8 +211,8 @@ def test_quality_is_shown_by_model_and_window(tmp_path):
     assert np.isnan(value(metrics, "quality_ratio", model="prior", metric="ne", window="1h"))
 
 
-def test_drift_and_slices_are_shown():
-    metrics, worker = WorkerMetrics(), Parts()
+def test_drift_and_slices_are_shown(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
     finding = Finding("labels", "label", "rate", 0.5, 1e-9)
     metrics.started(worker)
     worker.judge.drift.current, worker.judge.drift.alarms["labels"] = [finding], 1
