@@ -107,7 +107,10 @@ class Oracle:
 
 def run(attribution: Attribution, slide: Slide, config: Config) -> Matured:
     rows = select_examples(slide.events, SCHEMA, config)
-    return attribution.step(slide.events, rows, examples_of(slide.events, rows), slide.end)
+    matched = attribution.matched(slide.events, rows)
+    out = attribution.step(slide.events, rows, examples_of(slide.events, rows), slide.end)
+    assert (len(matched), np.count_nonzero(~matched)) == (out.purchases, out.unmatched)
+    return out
 
 
 def stream_of(seed: int, span: int = 200) -> list[Slide]:
