@@ -6,6 +6,11 @@ every window is exact; its trailing edge is that of the panes (see `panes.py`) t
 where the edge is the slide's start for the first two and its end for the third, and never moves back. Decayed counts
 are as of the example's own time, the slide's start and the slide's end; label counts and ranks as of the slide's
 start, ranks as of its end where the examples' type is seen so.
+
+A slide with an outage in it is a gap in every window: nothing of it is counted, in rates neither above nor below the
+line, so that clicks whose purchases were lost are not taken for clicks that did not convert, nor purchases whose
+clicks were lost for conversions of others. What its purchases would have added to earlier clicks is what later
+purchases add to its own, in expectation. When a key was last seen is no count and is noted all the same.
 """
 
 from __future__ import annotations
@@ -90,8 +95,9 @@ class Aggregates:
         self.evicted = 0  # keys forgotten for want of room
         self.expired = 0  # keys forgotten after `expire_after`
 
-    def step(self, events: EventBatch, rows: I64, slide_start: int, slide_end: int) -> F32:
-        """Features of the examples at `rows` (shape [m]) as of their time, then takes in the slide.
+    def step(self, events: EventBatch, rows: I64, slide_start: int, slide_end: int, *, whole: bool = True) -> F32:
+        """Features of the examples at `rows` (shape [m]) as of their time, then takes in the slide: all of it where it
+        is `whole`, else only when its keys were seen.
 
         `events` is the whole slide in log order, no event before `slide_start`. Returns float32[m, columns]; counts
         are exact, recency in seconds, NaN where the key is missing or (recency) nothing has happened.
@@ -104,7 +110,11 @@ class Aggregates:
         seen = {key: self._at_events(key, visits, entries, present[key], slide_start) for key in visits}
         overall = self._overall_rate()
 
-        self._take_in(visits, entries)
+        if whole:
+            self._take_in(visits, entries)
+        else:
+            for key, table in self._tables.items():
+                table.see(visits[key], entries.type, entries.time)
         self._expire_panes(slide_end)
 
         for key, visit in visits.items():

@@ -58,12 +58,16 @@ class KeyTable:
 
     def take_in(self, visit: Visit, types: I64, times: I64) -> I32:
         """Counts a slide's entries (shapes [e]); returns int32[u, types], what each row of the visit gained."""
+        self.see(visit, types, times)
+        types, times = types[visit.groups.order], times[visit.groups.order]
+        self.decayed.add(visit.rows, visit.groups.group, types, times)
+        return self.counts.add(visit.rows, visit.groups.group, types, times)
+
+    def see(self, visit: Visit, types: I64, times: I64) -> None:
+        """Notes when a slide's entries (shapes [e]) were, without counting them."""
         groups = visit.groups
-        types, times = types[groups.order], times[groups.order]
-        totals = self.counts.add(visit.rows, groups.group, types, times)
-        self.decayed.add(visit.rows, groups.group, types, times)
-        np.maximum.at(self.last.reshape(-1), visit.rows[groups.group] * self._types + types, times)
-        return totals
+        cells = visit.rows[groups.group] * self._types + types[groups.order]
+        np.maximum.at(self.last.reshape(-1), cells, times[groups.order])
 
     def take_in_labels(self, keys: U64, positive: NDArray[np.bool_], now: int) -> None:
         """Counts matured examples ([n]) under their `keys`, as of `now` (us); keys not held are left out."""
