@@ -63,6 +63,10 @@ bench: setup
 bench-gate: setup
 	$(BIN)/python -m benchmarks.gate $(if $(OUT),--out $(OUT))
 
+# From SIGKILL to learning again, against the size of an embedding table.
+bench-restart: setup
+	$(BIN)/python -m benchmarks.restart $(if $(OUT),--out $(OUT))
+
 # Which drifts are found, how soon, at what price in false alarms; and what judging costs.
 bench-drift: setup bench-setup
 	$(BIN)/python -m benchmarks.drift $(if $(OUT),--out $(OUT)) --seeds $(SEEDS)

@@ -25,7 +25,7 @@ import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -71,19 +71,19 @@ def measure(rows: int, bootstrap: str, folder: Path) -> dict[str, Any]:
     path, state = folder / "config.yaml", folder / "state"
     path.write_text(yaml.safe_dump(config(rows, topic, bootstrap, state)))
     events = ShopEvents.concat(
-        [part for part in limited(Shop(ShopSettings(seed=_SEED)).chunks(), _EVENTS) if len(part)]
+        [
+            part
+            for part in limited(Shop(ShopSettings(seed=_SEED, events_per_hour=12_000.0)).chunks(), _EVENTS)
+            if len(part)
+        ]
     )
     _produce(bootstrap, topic, events.take(slice(None, _BEFORE)))
-    first = _Life(path, folder / "first.log")
-    first.until(lambda: any((state / "snapshots").glob("slide-*")))
-    first.kill()
+    with _Life(path, folder / "first.log") as first:
+        first.until(lambda: any((state / "snapshots").glob("slide-*")))
     _produce(bootstrap, topic, events.take(slice(_BEFORE, None)))
-    second = _Life(path, folder / "second.log")
-    try:
+    with _Life(path, folder / "second.log") as second:
         second.until(lambda: second.moments().keys() >= PHASES.keys())
         seconds = second.split()
-    finally:
-        second.kill()
     newest = max((state / "snapshots").glob("slide-*"))
     size = sum(file.stat().st_size for file in newest.rglob("*") if file.is_file())
     return {"rows": rows, "snapshot_bytes": size, **seconds, "total": sum(seconds.values())}
@@ -94,7 +94,7 @@ def _produce(bootstrap: str, topic: str, events: ShopEvents) -> None:
 
 
 class _Life:
-    """A worker from start to kill; its log is JSON lines."""
+    """A worker from start to SIGKILL; its log is JSON lines."""
 
     def __init__(self, path: Path, log: Path) -> None:
         self._log = log
@@ -109,7 +109,10 @@ class _Life:
                 raise SystemExit(f"the worker did not get there:\n{self._log.read_text()[-2000:]}")
             time.sleep(0.02)
 
-    def kill(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 

@@ -122,10 +122,15 @@ class Snapshots:
                 standing = write_files(temporary, manifest, tree, leaves, self._before, merge=merge)
                 fsync_tree(temporary)
                 self._fence()
-                rename_dir(temporary, final)
+                inode = temporary.stat().st_ino
+                try:
+                    rename_dir(temporary, final)
+                finally:
+                    # Also when only the fsync after it failed: writing is tried again, onto what stands there now.
+                    if final.is_dir() and final.stat().st_ino == inode:
+                        self._before = replace(standing, folder=final)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-        self._before = replace(standing, folder=final)
         self.rejected = [r for r in self.rejected if r.path != final]
         return SnapshotInfo(slide, final, standing.size_bytes(), standing.size_bytes(links=False), merge)
 

@@ -49,6 +49,7 @@ from stream_learner.snapshots import Chain, Snapshots
 from stream_learner.tally import Tally
 from stream_learner.windows.aggregates import Aggregates
 from stream_learner.windows.attribution import Attribution, select_examples
+from stream_learner.windows.quarantine import Quarantine
 from stream_learner.windows.slides import Slide
 from stream_learner.writer import Writer
 
@@ -110,6 +111,7 @@ class Worker:
         self.identities = Deduplicator(dedupe.window, dedupe.max_ids) if (dedupe := config.dedupe).window else None
         self.aggregates = Aggregates(config, self.schema)
         self.attribution = Attribution(config, self.schema)
+        self.quarantine = Quarantine(config, self.schema, self._record, lease.prove)
         features = feature_schema(config, self.schema, self.aggregates.columns)
         self.learner = Learner(config, features)
         self.replay = Replay(config.replay.capacity, config.seed)
@@ -174,19 +176,23 @@ class Worker:
         events = self._without_repeats(slide)
         with self._stage("aggregates"):
             rows = select_examples(events, self.schema, self.config)
-            numbers = self.aggregates.step(events, rows, slide.start, slide.end)
+            whole = self.quarantine.inspect(slide, events, rows, self.attribution.matched(events, rows))
+            self.tally.inspected(len(events), whole=whole)
+            numbers = self.aggregates.step(events, rows, slide.start, slide.end, whole=whole)
         with self._stage("score"):
             examples = self._arrived(events, rows, numbers, slide)
-            self.judge.arrived(examples, slide)
+            if whole:
+                self.judge.arrived(examples, slide)
         with self._stage("attribution"):
-            matured = self.attribution.step(events, rows, examples, slide.end)
-            self.tally.joined(len(rows), len(matured.examples), matured.positives, matured.purchases, matured.unmatched)
+            came = self.attribution.step(events, rows, examples, slide.end)
+            self.tally.joined(len(rows), len(came.examples), came.positives, came.purchases, came.unmatched)
+            matured, requeued = self.quarantine.sort_out(came, slide)
         with self._stage("judge"):
             candidate = self.learner.score(matured.examples) if self.learner.has_learned else None
             champion = self.learner.score_champion(matured.examples)
             self.judge.matured(matured, candidate, champion, slide)
         with self._stage("learn"):
-            learned = self.learner.learn(matured.examples, self.replay, slide.number)
+            learned = self.learner.learn(ExampleBatch.concat([*requeued, matured.examples]), self.replay, slide.number)
         self._last_end = slide.end
         with self._stage("commit"):
             self._commit(slide)
@@ -217,6 +223,9 @@ class Worker:
             events = events.take(self.identities.fresh(events))
         self.tally.closed(events, len(slide.events) - len(events), self.schema)
         return events
+
+    def _record(self, line: dict[str, Any]) -> None:
+        self._retrying(lambda: self.verdicts.append(line), "verdicts.jsonl")
 
     def _arrived(self, events: EventBatch, rows: Any, numbers: Any, slide: Slide) -> ExampleBatch:
         """The slide's examples, scored by candidate, champion and baselines as of now: before anything is learned."""
@@ -266,7 +275,7 @@ class Worker:
             self.learner.promote()
             occasion = self._occasion(verdict.to_json())
             version = self.publisher.promoted(occasion, self.aggregates, self.judge.sample())
-            self.judge.published(slide.end, self.learner.score_champion)
+            self._published(slide.end)
         if version is not None or self._snapshot_due(slide.end):
             self._capture(version)  # 3
 
@@ -274,16 +283,20 @@ class Worker:
         if not self.judge.due(slide.end):
             return None
         verdict = self.judge.verdict(slide, finite=self.learner.finite(), champion=self.publisher.champion)
-        record = {**verdict.to_json(), "drift": self.judge.drift_numbers()}
-        self._retrying(lambda: self.verdicts.append(record), "verdicts.jsonl")
+        self._record({**verdict.to_json(), "drift": self.judge.drift_numbers()})
         self.tally.judged(verdict.passed)
         self.around.metrics.verdict(passed=verdict.passed, psi=self.judge.psi)
         log.info("slide %d %s", slide.number, verdict.reason)
         return verdict
 
+    def _published(self, slide_end: int, *, rollback: bool = False) -> None:
+        """Evidence, drift reference and the list of slides in quarantine start afresh with every version."""
+        self.judge.published(slide_end, self.learner.score_champion, rollback=rollback)
+        self.quarantine.published()
+
     def _occasion(self, verdict: dict[str, Any]) -> Occasion:
         number, end = self.intake.slides.number - 1, self._last_end or 0
-        return Occasion(number, end, self.tally, self.judge.evidence(), verdict)
+        return Occasion(number, end, self.tally, self.judge.evidence(), verdict, self.quarantine.since_version())
 
     def _snapshot_due(self, slide_end: int) -> bool:
         if self._snapshot_at is None:
@@ -319,6 +332,8 @@ class Worker:
             self._serve(version.manifest.version)  # 7
         self.around.source.commit(capture.positions)  # 8
         self._prune(capture.state["publisher"]["pins"])  # 9
+        for problem in self.quarantine.prune(capture.state["quarantine"]):
+            log.warning("quarantine: %s", problem)
 
     def _serve(self, version: int) -> None:
         """Step 7: the pointer, then the announcement, at least once."""
@@ -330,9 +345,10 @@ class Worker:
     def _prune(self, pins: list[int]) -> None:
         """Step 9. What an operator has named and the worker is at, or has not come to yet, is kept as well."""
         entries = self.journal.entries[max(self.intake.applied - 1, 0) :]
-        ahead = (entry.arguments["version"] for entry in entries if isinstance(entry, Command))
-        waiting = (command.version for command in self.commands.pending())
-        pruned = self.publisher.checkpoints.prune({*pins, *waiting, *(int(version or 0) for version in ahead)})
+        ahead = [entry.arguments for entry in entries if isinstance(entry, Command)]
+        waiting = [command.arguments for command in self.commands.pending()]
+        named = {int(arguments.get("version") or 0) for arguments in (*ahead, *waiting)}
+        pruned = self.publisher.checkpoints.prune({*pins, *named})
         for name, reason in pruned.failed.items():
             log.warning("version %s could not be pruned: %s", name, reason)
         for problem in self.snapshots.prune():
@@ -351,10 +367,10 @@ class Worker:
                 continue
             refusal = self._refusal(command)
             if refusal is not None:
-                log.error("%s %d refused: %s", command.name, command.version, refusal)
+                log.error("%s refused: %s", command, refusal)
                 self._done(command)
                 continue
-            entry = self.intake.decide(command.name, {"version": command.version}, command.id)
+            entry = self.intake.decide(command.name, command.arguments, command.id)
             if entry is None:
                 return  # older entries are being obeyed; this one waits its turn
             self._done(command)
@@ -367,24 +383,28 @@ class Worker:
         """Why a command cannot be carried out: asked before it is journaled, for the journal is obeyed."""
         self.writer.drain()
         try:
-            self._retrying(lambda: self.publisher.require(command.version), "versions")
+            if command.name == "requeue":
+                self.quarantine.require(int(command.arguments["slide"] or 0))
+            else:
+                version = int(command.arguments["version"] or 0)
+                self._retrying(lambda: self.publisher.require(version), "versions")
         except (ConfigError, StateError) as error:
             return str(error)
         return None
 
     def _carry_out(self, entry: Command) -> None:
-        version = int(entry.arguments["version"] or 0)
-        log.info("slide %d: %s version %d", entry.slide, entry.name, version)
+        ((kind, number),) = entry.arguments.items()
+        log.info("slide %d: %s %s %s", entry.slide, entry.name, kind, number)
         pins = self.publisher.pins
-        act = {"rollback": self._roll_back, "pin": pins.add, "unpin": pins.discard}[entry.name]
-        act(version)
+        acts = {"rollback": self._roll_back, "pin": pins.add, "unpin": pins.discard, "requeue": self.quarantine.requeue}
+        acts[entry.name](int(number or 0))
 
     def _roll_back(self, to: int) -> None:
         """Republishes an older version under a new number: the pointer never moves back."""
         self.writer.drain()  # its files may still be waiting to be written
         verdict = {"verdict": "rollback", "reason": f"rolled back to version {to} by an operator"}
         version = self.publisher.rolled_back(self._occasion(verdict), to, self.judge.sample())
-        self.judge.published(self._last_end or 0, self.learner.score_champion, rollback=True)
+        self._published(self._last_end or 0, rollback=True)
         self._capture(version)
 
     # ---- state ----------------------------------------------------------------------------------------------
@@ -400,6 +420,7 @@ class Worker:
             "replay": self.replay,
             "judge": self.judge,
             "publisher": self.publisher,
+            "quarantine": self.quarantine,
         }
         return parts if self.identities is None else {**parts, "identities": self.identities}
 
@@ -421,6 +442,7 @@ class Worker:
         if snapshot is None:
             self.wanted = config_change.begin(self.config, self.wanted, self.journal.entries)
             self._retrying(lambda: self.verdicts.cut(0), "verdicts.jsonl")
+            self.quarantine.begin()
             return
         pending = self.journal.from_position(snapshot.state["intake"]["applied"])
         change = config_change.resolve(snapshot.head, self.config, self.wanted, pending)
@@ -447,4 +469,5 @@ class Worker:
             log.warning("%s; no snapshot covers those records, so they come again", error)
         self.around.announcer.close()
         self.verdicts.close()
+        self.quarantine.close()
         self.journal.close()

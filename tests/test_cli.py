@@ -56,6 +56,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["learn"], "invalid choice: 'learn'"),
         (["run"], "the following arguments are required: -c/--config"),
         (["run", "-c", "x.yaml", "--until-then"], "unrecognized arguments: --until-then"),
+        (["run", "-c", "x.yaml", "--on-gap", "jump"], "argument --on-gap: invalid choice: 'jump'"),
         (["backtest", "-c", "x.yaml"], "the following arguments are required: --events"),
         (["archive", "-c", "x.yaml"], "the following arguments are required: --out"),
         (["archive", "-c", "x.yaml", "--out", "o", "--format", "csv"], "argument --format: invalid choice: 'csv'"),

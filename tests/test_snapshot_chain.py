@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_learner.changes import Changed, RowSet, differing
-from stream_learner.errors import StateError
+from stream_learner.errors import RetryableError, StateError
 from stream_learner.snapshot_files import NotWholeError
 from stream_learner.snapshots import Chain, Snapshots, _read
 
@@ -248,6 +248,27 @@ def test_without_hard_links_there_are_copies(tmp_path: Path, monkeypatch: pytest
     assert _links(sorted(tmp_path.glob("slide-*"))[-1]) == 3
     life.start()
     assert life._slide == 5
+
+
+def test_a_rename_that_was_not_flushed_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a snapshot that takes the place of one of the same slide, whose files it builds on."""
+    life = _life(tmp_path, Chain(1000, 1e9), 5)
+    life.part.change()
+    state, fsync = life.part.changes(), os.fsync
+    failures = [OSError(errno.EIO, os.strerror(errno.EIO))]
+
+    def failing(descriptor: int) -> None:
+        if failures and not list(tmp_path.glob(".tmp-*")) and list(tmp_path.glob(".replaced-*")):
+            raise failures.pop()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(RetryableError):
+        life.snapshots.write(life._slide, state, {})
+    life.snapshots.write(life._slide, state, {})
+    found = life.snapshots.latest()
+    expected = {**life.part.arrays, "buffer": life.part.buffer, "height": len(life.part.buffer)}
+    assert not failures and found is not None and found.slide == life._slide and _same(found.state, expected)
 
 
 def test_changes_with_nothing_before_them_are_refused(tmp_path: Path) -> None:

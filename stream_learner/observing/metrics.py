@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from stream_learner.worker import Worker
 
 PREFIX = "stream_learner"
-FATES = ("accepted", "ignored", "late", "dead", "duplicate", "skipped")
+FATES = ("accepted", "ignored", "late", "dead", "duplicate", "skipped", "quarantined")
+SET_ASIDE = ("put_aside", "requeued", "given_up")
 BOUNDS = {  # what holds records, events, examples or keys: its gauge, and the key of the config that bounds it
     "queued_records": "source.queue_records",
     "queued_bytes": "source.queue_bytes",
@@ -164,6 +165,11 @@ class WorkerMetrics:
         for kind in DRIFT_KINDS:
             standing = sum(finding.kind == kind for finding in worker.judge.drift.current)
             self.drift_findings.labels(kind).set(standing)
+        self.quarantine_size.set(worker.quarantine.size_bytes)
+        self.outage.set(worker.quarantine.outage)
+        self.join_health.clear()
+        for measure, share in worker.quarantine.health.shares().items():
+            self.join_health.labels(measure).set(share)
         for key, count in worker.aggregates.sizes().items():
             self.aggregate_keys.labels(key).set(count)
 
@@ -251,6 +257,15 @@ class WorkerMetrics:
         self.drift_alarms = self._counter("drift_alarms_total", "Times that drift of a kind was found", "kind")
         self.drift_findings = self._gauge("drift_findings", "Findings of drift that stand now", "kind")
         self.feature_psi = self._gauge("feature_psi", "PSI of arriving against reference examples", "feature")
+        self.join_health = self._gauge(
+            "join_health_ratio", "What the last slide brought of what its season lets expect, by measure", "measure"
+        )
+        self.broken_slides = self._counter("broken_slides_total", "Slides put into quarantine")
+        self.outage = self._gauge("outage", "1 while the last slide is in quarantine, else 0")
+        self.quarantined_examples = self._counter(
+            "quarantined_examples_total", f"Examples by what the quarantine did: {', '.join(SET_ASIDE)}", "fate"
+        )
+        self.quarantine_size = self._gauge("quarantine_size_bytes", "Examples kept in quarantine, on disk")
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
 
     def _publishing(self) -> None:
@@ -297,7 +312,9 @@ def _counts(worker: Worker) -> dict[tuple[str, str], int]:
     counts |= {("records", topic): count for topic, count in tally.topics.items()}
     counts |= {("dead_letters", reason): count for reason, count in tally.reasons.items()}
     counts |= {("drift_alarms", kind): worker.judge.drift.alarms[kind] for kind in DRIFT_KINDS}
+    counts |= {("quarantined_examples", fate): int(getattr(worker.quarantine, fate)) for fate in SET_ASIDE}
     return counts | {
+        ("broken_slides", ""): worker.quarantine.found,
         ("slides", ""): tally.slides,
         ("examples", ""): tally.examples,
         ("matured", ""): tally.matured,

@@ -47,6 +47,18 @@ class Matured:
     purchases: int  # events of `labels.positive` in this slide
     unmatched: int  # those among them that follow no example within the horizon
 
+    def take(self, rows: NDArray[np.bool_]) -> Matured:
+        """The matured examples named by a mask; the slide's purchases stay."""
+        examples = self.examples.take(rows)
+        positives = int(np.count_nonzero(examples.label == 1))
+        return replace(
+            self,
+            examples=examples,
+            positive_time=self.positive_time[rows],
+            arrived_slide=self.arrived_slide[rows],
+            positives=positives,
+        )
+
     def delays(self) -> NDArray[np.float32]:
         """Seconds from click to purchase, [n]; NaN where there was none, and where the label came with the click."""
         waited = (self.positive_time - self.examples.time) / 1e6
@@ -87,6 +99,23 @@ class Attribution:
             )
         self._slides += 1
         return matured
+
+    def matched(self, events: EventBatch, rows: I64) -> NDArray[np.bool_]:
+        """Which events of `labels.positive` of a slide follow an example within the horizon; `step` will find the same.
+        Changes nothing. bool[p], all True where labels come from a field."""
+        positives = np.flatnonzero(events.kind == self._positive)
+        if self._source == "field":
+            return np.ones(len(positives), bool)
+        keys = self._keys(events, positives)
+        known = np.flatnonzero(keys)
+        matched = np.zeros(len(positives), bool)
+        matched[known] = self._pending.reached(keys[known], events.time[positives[known]], self._horizon)
+        if self._source == "at_once":
+            example_keys = self._keys(events, rows)
+            followed = np.isin(example_keys, keys)
+            joined = _Followers(rows[followed], example_keys[followed], positives, keys)
+            matched |= joined.matched(events.time, self._horizon)
+        return matched
 
     def oldest_time(self) -> int | None:
         """Click time of the oldest pending example, us."""

@@ -143,6 +143,14 @@ def outcome(state: Path, report: Path, model: str = "shop") -> Outcome:
     )
 
 
+def to_the_end(folder: Path, config: Path, events: Path, state: Path, *more: str | Path) -> Outcome:
+    """A back-test of `events` on a state folder."""
+    folder.mkdir()
+    report = folder / "report.json"
+    learner("backtest", "-c", config, "--events", events, "--state", state, "--report", report, *more)
+    return outcome(state, report)
+
+
 def assert_equal(first: Outcome, *others: Outcome) -> None:
     """Compares part by part, so that a difference is told in a few words."""
     for other in others:

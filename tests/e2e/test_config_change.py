@@ -175,6 +175,7 @@ def examples(first: int, count: int) -> ExampleBatch:
     return ExampleBatch(
         time=time, ids=np.ones((count, 1), np.uint64), numbers=blank[:, None], label=blank, logit_candidate=blank,
         logit_champion=blank, logit_served=blank, baseline=blank[:, None], judged=np.ones(count, bool),
+        unseen=np.zeros((count, 2), bool),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_learner.errors import DataError
 from stream_learner.events import MISSING_ID, EventBatch, EventSchema
 from stream_learner.ingest.identity import Deduplicator, Pseudonymiser, fingerprints
 from stream_learner.settings import Duration
@@ -82,6 +83,14 @@ def test_a_drizzle_of_repeats_does_not_extend_itself() -> None:
     kept = [seen.fresh(batch([(time, 5)])).item() for time in range(40)]
     assert [time for time, fresh in enumerate(kept) if fresh] == [0, 11, 22, 33]
     assert Deduplicator(seconds(10), 1000).fresh(batch([(time, 5) for time in range(40)])).tolist() == kept
+
+
+def test_more_ids_than_allowed_stop_the_worker_and_name_the_key() -> None:
+    seen = Deduplicator(seconds(10), 3)
+    seen.fresh(batch([(0, 1), (1, 2), (2, 3)]))
+    seen.fresh(batch([(12, 4), (13, 5), (13, 6)]))  # the first ones are forgotten by now
+    with pytest.raises(DataError, match=r"4 event ids are remembered, more than dedupe\.max_ids 3"):
+        seen.fresh(batch([(14, 7)]))
 
 
 def test_events_without_an_id_are_kept() -> None:

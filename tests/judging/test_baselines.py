@@ -7,6 +7,7 @@ import pytest
 
 from stream_learner.events import EventSchema
 from stream_learner.judging.baselines import BASELINES, Baselines
+from stream_learner.snapshots import Snapshots
 
 SCHEMA = EventSchema(topics=("t",), kinds=("click",), ids=("user", "item", "session", "category"), numbers=())
 
@@ -96,13 +97,15 @@ def test_a_key_that_comes_back_starts_from_nothing():
 
 @pytest.mark.parametrize("max_keys", [10, 1000])
 @pytest.mark.parametrize("cut", [0, 7, 29])
-def test_restored_baselines_go_on_bit_for_bit(max_keys, cut):
+def test_restored_baselines_go_on_bit_for_bit(max_keys, cut, tmp_path):
     rng = np.random.default_rng(2)
     steps = [batch(rng, users=200, items=100) for _ in range(30)]
     whole, again = Baselines(SCHEMA, 20.0, max_keys), Baselines(SCHEMA, 20.0, max_keys)
     for step in steps[:cut]:
         whole.update(*step)
-    again.restore(whole.capture())
+    snapshots = Snapshots(tmp_path, keep=2)
+    snapshots.write(cut, whole.capture(), {})
+    again.restore(snapshots.latest().state)
     for ids, labels in steps[cut:]:
         assert (whole.score(ids) == again.score(ids)).all()
         whole.update(ids, labels)

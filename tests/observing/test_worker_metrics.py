@@ -26,6 +26,7 @@ from stream_learner.settings import Config, Duration
 from stream_learner.tally import Tally
 from stream_learner.windows.aggregates import Aggregates
 from stream_learner.windows.attribution import Attribution
+from stream_learner.windows.quarantine import Quarantine
 from stream_learner.windows.slides import open_slides
 from stream_learner.windows.watermark import Watermark
 
@@ -33,6 +34,7 @@ NAMES = [
     "aggregate_evictions_total",
     "aggregate_keys",
     "baseline_keys",
+    "broken_slides_total",
     "captures_waiting",
     "champion_version",
     "commit_failures_total",
@@ -47,6 +49,7 @@ NAMES = [
     "foreign_commits_total",
     "foreign_members",
     "id_table_rows",
+    "join_health_ratio",
     "judged_examples",
     "lag_records",
     "learned_rows_total",
@@ -54,10 +57,13 @@ NAMES = [
     "loss_nats",
     "matured_total",
     "open_events",
+    "outage",
     "pending_examples",
     "positives_total",
     "publish_duration_seconds",
     "quality_ratio",
+    "quarantine_size_bytes",
+    "quarantined_examples_total",
     "queued_bytes",
     "queued_records",
     "records_total",
@@ -90,10 +96,11 @@ def value(metrics, name, **labels):
 class Parts:
     """A worker's parts, the real ones, without its loop."""
 
-    config: Config = field(default_factory=Config)
+    state: str
     tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
+        self.config = configs.with_state(Config(), self.state)
         schema = configs.event_schema(self.config)
         place = Partition("events", 0)
         source = MemorySource({place: [(0, -1, b"{}"), (1, -1, b"{}")]})
@@ -105,6 +112,7 @@ class Parts:
         )
         self.aggregates = Aggregates(self.config, schema)
         self.attribution = Attribution(self.config, schema)
+        self.quarantine = Quarantine(self.config, schema, lambda _: None)
         self.replay = Replay(10, 0)
         self.learner: Any = SimpleNamespace(retraces=0, ids_held=lambda: {"item": 7})
         self.identities = None
@@ -127,7 +135,7 @@ def test_the_list_is_closed_and_well_named():
         assert len(entry.help) > 10 and not entry.help.endswith(".")
         assert set(entry.labels) <= {
             "topic", "partition", "fate", "reason", "stage", "key", "cause", "source", "model", "metric", "window",
-            "feature", "verdict", "slice", "kind",
+            "feature", "verdict", "slice", "kind", "measure",
         }  # fmt: skip
 
 
@@ -157,8 +165,8 @@ def test_two_workers_share_nothing():
     assert value(first, "slides_total") == 1 and value(second, "slides_total") == 0
 
 
-def test_counters_follow_the_state_from_where_the_process_began():
-    metrics, worker = WorkerMetrics(), Parts()
+def test_counters_follow_the_state_from_where_the_process_began(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
     worker.tally.accepted, worker.tally.slides = 1000, 10  # restored
     metrics.started(worker)
     assert value(metrics, "slides_total") == 0
@@ -180,8 +188,8 @@ def test_counters_follow_the_state_from_where_the_process_began():
     assert value(metrics, "loss_nats") == 0.25
 
 
-def test_gauges_show_levels():
-    metrics, worker = WorkerMetrics(), Parts()
+def test_gauges_show_levels(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
     metrics.started(worker)
     assert value(metrics, "lag_records", topic="events", partition="0") == 2
     assert value(metrics, "watermark_seconds") == 0  # nothing seen yet is not shown as a time
@@ -194,8 +202,8 @@ def test_gauges_show_levels():
     assert value(metrics, "aggregate_keys", key="item") == 0
 
 
-def test_quality_is_shown_by_model_and_window():
-    metrics, worker = WorkerMetrics(), Parts()
+def test_quality_is_shown_by_model_and_window(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
     logits, labels = np.array([-1, 0, 1, 2], np.float32), np.array([0, 0, 1, 1], np.float32)
     worker.judge.board.add({"candidate": logits}, labels, 1)
     metrics.closed(worker, Learned(0, 0, 0, float("nan")))
@@ -203,8 +211,8 @@ def test_quality_is_shown_by_model_and_window():
     assert np.isnan(value(metrics, "quality_ratio", model="prior", metric="ne", window="1h"))
 
 
-def test_drift_and_slices_are_shown():
-    metrics, worker = WorkerMetrics(), Parts()
+def test_drift_and_slices_are_shown(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
     finding = Finding("labels", "label", "rate", 0.5, 1e-9)
     metrics.started(worker)
     worker.judge.drift.current, worker.judge.drift.alarms["labels"] = [finding], 1
