@@ -1,6 +1,4 @@
-"""Protocol P2 (Monolith's Algorithm 1) on MovieLens 100K, by the worker's own loop.
-
-    python -m benchmarks.ml100k [--wheel FILE] [--shards 10 100] [--out FILE]
+"""Protocol P2 (Monolith's Algorithm 1) on MovieLens 100K: its ratings, and the worker's own loop on them.
 
 The ratings come from the recbole wheel (GroupLens: research use, not redistributed here), fetched with pip unless
 given.
@@ -8,33 +6,23 @@ given.
 
 from __future__ import annotations
 
-import argparse
 import json
+import math
 import subprocess
 import sys
-import tempfile
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-ONLINE = 28_572
+import yaml
+
+from benchmarks.datasets import learned
+
+WARM, ONLINE = 71_428, 28_572
+WARM_SIZE = 8  # events per slide of the warm part at the least
+WARM_SHARDS = 10  # for N = 0, which is never learned: as if it were so many
 CONFIG = Path(__file__).parent / "configs" / "ml100k.yaml"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--wheel", type=Path, help="recbole-1.2.1-py3-none-any.whl")
-    parser.add_argument("--shards", type=int, nargs="+", default=[10, 100])
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        events = Path(folder) / "ratings.jsonl"
-        write_ratings(args.wheel or fetch(Path(folder)), events)
-        rows = {str(n): learn(events, n, Path(folder) / str(n)) for n in args.shards}
-    for shards, report in rows.items():
-        print(f"N = {shards:>5}: AUC {report['auc']:.4f}, log loss {report['log_loss']:.4f} on {report['n']:,} ratings")
-    if args.out is not None:
-        args.out.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 def fetch(folder: Path) -> Path:
@@ -44,27 +32,31 @@ def fetch(folder: Path) -> Path:
     return next(folder.glob("recbole-*.whl"))
 
 
-def write_ratings(wheel: Path, events: Path) -> None:
-    """Sorted by (time, user, item), one JSON object a line."""
+def ratings(wheel: Path) -> list[tuple[int, ...]]:
+    """(user, item, rating, time), sorted by (time, user, item)."""
     with zipfile.ZipFile(wheel) as archive:
         lines = archive.read("recbole/dataset_example/ml-100k/ml-100k.inter").decode().splitlines()[1:]
     rows = [tuple(int(float(value)) for value in line.split("\t")) for line in lines]
     rows.sort(key=lambda row: (row[3], row[0], row[1]))
+    return rows
+
+
+def write_ratings(rows: list[tuple[int, ...]], events: Path) -> None:
+    """One JSON object a line."""
     keys = ("user", "item", "rating", "time")
     events.write_text("".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in rows))
 
 
-def learn(events: Path, shards: int, state: Path) -> dict[str, Any]:
-    """The report of a back-test with the online part cut into `shards`."""
-    config = state.with_suffix(".yaml")
-    config.write_text(CONFIG.read_text().replace(f"{ONLINE}/100", f"{ONLINE}/{shards}"))
-    report = state.with_suffix(".json")
-    command = [sys.executable, "-m", "stream_learner", "backtest", "-c", str(config), "--events", str(events)]
-    command += ["--state", str(state), "--report", str(report)]
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    content: dict[str, Any] = json.loads(report.read_text())
-    return content
+def learn(events: Path, shards: int, folder: Path) -> dict[str, Any]:
+    """The report of a back-test with the online part cut into `shards`, `ONLINE` = every event alone.
 
-
-if __name__ == "__main__":
-    main()
+    The warm part is cut alike, so that features are as fresh there as they will be, but never finer than `WARM_SIZE`.
+    """
+    folder.mkdir()
+    config = folder / "config.yaml"
+    warm = max(Fraction(ONLINE, max(shards, WARM_SHARDS)), Fraction(WARM_SIZE))
+    content = yaml.safe_load(CONFIG.read_text())
+    content["slides"]["by_count"] = {"first": WARM, "size": f"{ONLINE}/{shards}", "first_size": str(warm)}
+    content["judging"]["span"] = {"after_slides": math.ceil(WARM / warm)}
+    config.write_text(yaml.safe_dump(content, sort_keys=False))
+    return learned(["backtest", "-c", config, "--events", events], folder)

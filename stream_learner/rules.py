@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -12,7 +12,7 @@ import msgspec
 
 from stream_learner.errors import ConfigError
 from stream_learner.ingest.mapping import RecordReader
-from stream_learner.settings import NOVELTY, Config, Duration, Section
+from stream_learner.settings import NOVELTY, Between, Config, Duration, Section
 from stream_learner.settings.base import is_url
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -94,15 +94,21 @@ def _slides(config: Config) -> Iterator[str]:
     if slides.slide == 0:
         yield "slides.slide: 0s; must be longer than 0"
     if slides.by_count is not None:
-        try:
-            size = _fraction(slides.by_count.size)
-        except (ValueError, ZeroDivisionError):
-            yield f"slides.by_count.size: {slides.by_count.size!r}; expected an integer or a fraction such as 28572/100"
-        else:
-            if size < 1:
-                yield f"slides.by_count.size: {slides.by_count.size}; at least 1"
+        yield from _count("size", slides.by_count.size)
+        if slides.by_count.first_size:
+            yield from _count("first_size", slides.by_count.first_size)
     if slides.max_jump == 0:
         yield "slides.max_jump: 0s; must be longer than 0"
+
+
+def _count(key: str, value: str | int) -> Iterator[str]:
+    try:
+        size = _fraction(value)
+    except (ValueError, ZeroDivisionError):
+        yield f"slides.by_count.{key}: {value!r}; expected an integer or a fraction such as 28572/100"
+    else:
+        if size < 1:
+            yield f"slides.by_count.{key}: {value}; at least 1"
 
 
 def _fraction(size: str | int) -> Fraction:
@@ -121,6 +127,7 @@ def _aggregates(config: Config) -> Iterator[str]:
             yield f"aggregates.keys: {entry!r}; expected one of {', '.join(sorted(known))}, or a pair such as user*item"
     yield from _repeated("aggregates.keys", aggregates.keys)
     yield from _repeated("aggregates.windows", [str(w) for w in aggregates.windows])
+    yield from _repeated("aggregates.half_lives", [str(h) for h in aggregates.half_lives])
     yield from _repeated("aggregates.counts", aggregates.counts or [])
     yield from _repeated("export.aggregates", config.export.aggregates)
     types = _all_types(config)
@@ -135,14 +142,24 @@ def _aggregates(config: Config) -> Iterator[str]:
             yield f"aggregates.windows: {window} is shorter than slides.slide {config.slides.slide}"
         if window > aggregates.expire_after:
             yield f"aggregates.expire_after: {aggregates.expire_after} is shorter than the window {window}"
-    for distinct in aggregates.distinct:
-        pairs = {f"{distinct.key}*{distinct.of}", f"{distinct.of}*{distinct.key}"}
-        if not pairs & set(aggregates.keys):
-            needed = f"{distinct.key}*{distinct.of}"
-            yield f"aggregates.distinct: {distinct.key} of {distinct.of} needs {needed} in aggregates.keys"
+    for half_life in aggregates.half_lives:
+        if half_life > aggregates.expire_after:
+            yield f"aggregates.expire_after: {aggregates.expire_after} is shorter than the half-life {half_life}"
+    if aggregates.ranks and not aggregates.half_lives:
+        yield "aggregates.ranks: needs aggregates.half_lives; a rank is that of a decayed count"
+    yield from _between("distinct", aggregates.distinct, aggregates.keys)
+    yield from _between("shares", aggregates.shares, aggregates.keys)
+    yield from _between("ranks", aggregates.ranks, aggregates.keys)
     for entry in config.export.aggregates:
         if entry not in aggregates.keys:
             yield f"export.aggregates: {entry!r} is not in aggregates.keys ({', '.join(aggregates.keys)})"
+
+
+def _between(path: str, entries: Sequence[Between], keys: list[str]) -> Iterator[str]:
+    for entry in entries:
+        needed = f"{entry.key}*{entry.of}"
+        if not {needed, f"{entry.of}*{entry.key}"} & set(keys):
+            yield f"aggregates.{path}: {entry.key} of {entry.of} needs {needed} in aggregates.keys"
 
 
 def _repeated(path: str, values: list[str]) -> Iterator[str]:
@@ -194,10 +211,17 @@ def _features(config: Config) -> Iterator[str]:
         yield "features: nothing for the model to see; name ids, numeric features or aggregates"
 
 
+_NETWORKS = ("logistic", "mlp", "wide_deep", "dcn_v2", "deepfm")
+
+
 def _learning(config: Config) -> Iterator[str]:
     network = config.learning.network
-    if network not in ("logistic", "mlp", "dcn_v2") and not re.fullmatch(r"[\w.]+:\w+", network):
-        yield f"learning.network: {network!r}; expected logistic, mlp, dcn_v2 or module:function"
+    if network not in _NETWORKS and not re.fullmatch(r"[\w.]+:\w+", network):
+        yield f"learning.network: {network!r}; expected {', '.join(_NETWORKS)} or module:function"
+    if network not in _NETWORKS and config.learning.ensemble.members > 1:
+        yield f"learning.ensemble.members: {config.learning.ensemble.members} of {network!r}; own networks have 1"
+    if config.learning.optimizer == "ftrl" and network != "logistic":
+        yield f"learning.optimizer: ftrl forgets a network's first weights; use logistic, or not {network!r} with ftrl"
     yield from _slices(config)
     span = config.judging.span
     for key, value in (("start", span.start), ("end", span.end)):
@@ -301,6 +325,8 @@ def _positive(config: Config) -> Iterator[tuple[str, Duration]]:
         yield "judging.windows", window
     for window in config.aggregates.windows:
         yield "aggregates.windows", window
+    for half_life in config.aggregates.half_lives:
+        yield "aggregates.half_lives", half_life
 
 
 def _time(text: str | None) -> datetime | None:

@@ -187,16 +187,26 @@ class Worker:
             came = self.attribution.step(events, rows, examples, slide.end)
             self.tally.joined(len(rows), len(came.examples), came.positives, came.purchases, came.unmatched)
             matured, requeued = self.quarantine.sort_out(came, slide)
+            fresh = ExampleBatch.concat([*requeued, matured.examples])
+            self.aggregates.take_in_labels(fresh, slide.end)
         with self._stage("judge"):
-            candidate = self.learner.score(matured.examples) if self.learner.has_learned else None
+            candidate = self._at_maturity(matured.examples)
             champion = self.learner.score_champion(matured.examples)
             self.judge.matured(matured, candidate, champion, slide)
         with self._stage("learn"):
-            learned = self.learner.learn(ExampleBatch.concat([*requeued, matured.examples]), self.replay, slide.number)
+            learned = self.learner.learn(fresh, self.replay, slide.number)
         self._last_end = slide.end
         with self._stage("commit"):
             self._commit(slide)
         self._show(slide, learned)
+
+    def _at_maturity(self, examples: ExampleBatch) -> Any:
+        """The candidate's logits before these are learned, [n]; None as long as it has learned nothing."""
+        if not self.learner.has_learned:
+            return None
+        if self.config.labels.source == "field":  # they arrived in this slide: nothing was learned since
+            return examples.logit_candidate
+        return self.learner.score(examples)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -180,6 +180,16 @@ BAD = [
     ("aggregates: {expire_after: 1d}", "aggregates.expire_after: 1d is shorter than the window 7d"),
     ("aggregates: {counts: [view]}", "aggregates.counts: 'view' is no type of any mapping; known: cart, click"),
     ("aggregates: {as_of: {view: event}}", "aggregates.as_of.view: no type of any mapping; known: cart, click"),
+    ("aggregates: {keys: [item], shares: [{key: item, of: user}]}", "aggregates.shares: item of user needs item*user"),
+    ("aggregates: {ranks: [{key: user, of: item}]}", "aggregates.ranks: needs aggregates.half_lives"),
+    ("aggregates: {half_lives: [90d]}", "aggregates.expire_after: 60d is shorter than the half-life 90d"),
+    ("aggregates: {half_lives: [0s]}", "aggregates.half_lives: 0s; must be longer than 0"),
+    ("slides: {by_count: {size: 5, first: 20, first_size: 1/2}}", "slides.by_count.first_size: 1/2; at least 1"),
+    ("learning: {network: mlp, optimizer: ftrl}", "learning.optimizer: ftrl forgets a network's first weights"),
+    (
+        "learning: {network: 'a:b', ensemble: {members: 2}}",
+        "learning.ensemble.members: 2 of 'a:b'; own networks have 1",
+    ),
     ("aggregates: {keys: [item], distinct: [{key: item, of: user}]}", "needs item*user in aggregates.keys"),
     ("aggregates: {as_of: {purchase: slide_end}}", "aggregates.as_of.purchase: slide_end shows an example its own"),
     (
@@ -196,7 +206,10 @@ BAD = [
         "features: {ids: {}, hour_of_day: false}\naggregates: {keys: []}\nexport: {aggregates: []}",
         "features: nothing for the model to see",
     ),
-    ("learning: {network: transformer}", "learning.network: 'transformer'; expected logistic, mlp, dcn_v2 or module"),
+    (
+        "learning: {network: transformer}",
+        "learning.network: 'transformer'; expected logistic, mlp, wide_deep, dcn_v2, deepfm or module",
+    ),
     ("gate: {calibration: [1.2, 0.8]}", "gate.calibration: [1.2, 0.8]; expected 0 <= low < high"),
     ("gate: {}", "gate: nothing configured; name gate.mode at least"),
     ("gate:", "gate: nothing configured; name gate.mode at least"),

@@ -31,6 +31,11 @@ class Encoder:
         self.mean = tf.Variable(np.zeros(width, np.float32), trainable=False, name="mean")
         self.deviation = tf.Variable(np.ones(width, np.float32), trainable=False, name="deviation")
         self.variables: dict[str, Any] = {"normaliser/mean": self.mean, "normaliser/deviation": self.deviation}
+        self.edges = tf.Variable(
+            np.zeros((len(features.binned()), features.bins + 1), np.float32), trainable=False, name="edges"
+        )
+        if features.binned():
+            self.variables["bins/edges"] = self.edges
         for column in features.ids:
             if column.table == "exact":
                 fingerprints, rows = no_ids(column.rows)
@@ -60,7 +65,13 @@ class Encoder:
     def dense(self, numbers: Tensor, time: Tensor) -> Tensor:
         """float32 [B, numbers used] raw, NaN = missing, and int64 [B] us -> float32 [B, len(dense_names())]."""
         missing = tf.math.is_nan(numbers)
-        inputs = [tf.where(missing, 0.0, self._standardised(numbers))] if self.features.numbers else []
+        scaled = self._transformed(numbers)
+        inputs = []
+        if standardised := self.features.standardised():
+            values = tf.clip_by_value((scaled - self.mean) / self.deviation, -CLIP, CLIP)
+            inputs.append(tf.gather(tf.where(missing, 0.0, values), standardised, axis=1))
+        if binned := self.features.binned():
+            inputs.append(self._piecewise(tf.gather(scaled, binned, axis=1), tf.gather(missing, binned, axis=1)))
         inputs += self._indicators(missing)
         if self.features.hour_of_day:
             inputs.append(_hour_of_day(time))
@@ -69,10 +80,19 @@ class Encoder:
             inputs.append(tf.one_hot(day, 7))
         return tf.concat(inputs, axis=1) if inputs else tf.zeros([tf.shape(time)[0], 1])
 
-    def _standardised(self, numbers: Tensor) -> Tensor:
+    def _transformed(self, numbers: Tensor) -> Tensor:
         logged = [column.transform == "log1p" for column in self.features.numbers]
-        scaled = tf.where(tf.constant(logged), tf.sign(numbers) * tf.math.log1p(tf.abs(numbers)), numbers)
-        return tf.clip_by_value((scaled - self.mean) / self.deviation, -CLIP, CLIP)
+        if not logged:
+            return numbers
+        return tf.where(tf.constant(logged), tf.sign(numbers) * tf.math.log1p(tf.abs(numbers)), numbers)
+
+    def _piecewise(self, values: Tensor, missing: Tensor) -> Tensor:
+        """[B, c] -> [B, c * bins]: how far a value has come through each of its bins, 0 to 1 (Gorishniy, Rubachev,
+        Babenko: NeurIPS 2022). A bin without width, between equal quantiles, is always 0, and so is a missing value."""
+        low, width = self.edges[:, :-1], self.edges[:, 1:] - self.edges[:, :-1]
+        through = tf.clip_by_value(tf.math.divide_no_nan(values[:, :, None] - low, width), 0.0, 1.0)
+        through = tf.where(missing[:, :, None], 0.0, through)
+        return tf.reshape(through, [-1, self.edges.shape[0] * self.features.bins])
 
     def _indicators(self, missing: Tensor) -> list[Tensor]:
         """1 where a whole group is missing, and where a column with an indicator of its own is."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stream_learner.errors import ConfigError
 from stream_learner.events import EventSchema
-from stream_learner.settings import Config
+from stream_learner.settings import Config, Encoding
 
 RECENCY = "recency"  # the kind of aggregate that is NaN for a key that is known
 
@@ -34,7 +34,7 @@ class Aggregate(Protocol):
 
     @property
     def kind(self) -> str:
-        """count, rate, recency or distinct."""
+        """count, rate, recency, distinct, decayed, rank or share."""
 
     @property
     def transform(self) -> Literal["none", "log1p"]:
@@ -62,6 +62,7 @@ class NumberColumn:
     group: str  # columns of a group are missing together: an aggregate's key, a numeric feature's own name
     aggregate: bool
     own_indicator: bool  # may be NaN while the rest of its group is known
+    encoding: tuple[Encoding, ...] = ("log1p_z",)
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class FeatureSchema:
     numbers: tuple[NumberColumn, ...]
     hour_of_day: bool
     day_of_week: bool
+    bins: int = 8  # of a piecewise-linear encoding
 
     def take_ids(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """[n, len(schema.ids)] fingerprints -> the used columns [n, len(self.ids)], bitcast for TensorFlow."""
@@ -88,18 +90,33 @@ class FeatureSchema:
             found.setdefault(column.group, []).append(index)
         return found
 
+    def standardised(self) -> list[int]:
+        """Indices into `self.numbers` of the columns that are encoded as standardised values."""
+        return [index for index, column in enumerate(self.numbers) if "log1p_z" in column.encoding]
+
+    def binned(self) -> list[int]:
+        """Indices into `self.numbers` of the columns that are encoded piecewise linearly."""
+        return [index for index, column in enumerate(self.numbers) if "piecewise_linear" in column.encoding]
+
     def own_indicators(self) -> list[int]:
         """Indices into `self.numbers` of the columns with a missing-indicator of their own."""
         return [index for index, column in enumerate(self.numbers) if column.own_indicator]
 
     def dense_names(self) -> list[str]:
         """Names of the dense inputs, in the order in which the encoder makes them."""
-        names = [column.name for column in self.numbers]
+        names = [self.numbers[index].name for index in self.standardised()]
+        names += [f"{self.numbers[index].name} bin {bin}" for index in self.binned() for bin in range(self.bins)]
         names += [f"{group} missing" for group in self.groups()]
         names += [f"{self.numbers[index].name} missing" for index in self.own_indicators()]
         names += ["hour sine", "hour cosine"] if self.hour_of_day else []
         names += [f"day {day}" for day in range(7)] if self.day_of_week else []
         return names or ["nothing"]
+
+    def dense_owners(self) -> list[int]:
+        """Per dense input the index into `self.numbers` of the column it encodes; -1 where it tells of several."""
+        owners = self.standardised() + [index for index in self.binned() for _ in range(self.bins)]
+        rest = len(self.dense_names()) - len(owners)
+        return owners + [-1] * rest
 
 
 def feature_schema(config: Config, schema: EventSchema, aggregates: Sequence[Aggregate]) -> FeatureSchema:
@@ -117,6 +134,7 @@ def feature_schema(config: Config, schema: EventSchema, aggregates: Sequence[Agg
         numbers=(*_numeric(config, schema), *_aggregates(config, len(schema.numbers), aggregates)),
         hour_of_day=config.features.hour_of_day,
         day_of_week=config.features.day_of_week,
+        bins=config.features.bins,
     )
     if found.dense_names() == ["nothing"] and not ids:
         raise ConfigError("features: nothing for the model to see; name ids, numeric features or aggregates")
@@ -133,6 +151,7 @@ def _numeric(config: Config, schema: EventSchema) -> list[NumberColumn]:
             group=name,
             aggregate=False,
             own_indicator=False,
+            encoding=tuple((chosen and chosen[name].encoding) or config.features.encoding),
         )
         for source, name in enumerate(schema.numbers)
         if chosen is None or name in chosen
@@ -151,6 +170,7 @@ def _aggregates(config: Config, first: int, aggregates: Sequence[Aggregate]) -> 
             group=column.key,
             aggregate=True,
             own_indicator=column.kind == RECENCY,
+            encoding=tuple(config.features.encoding),
         )
         for offset, column in enumerate(aggregates)
         if column.name in chosen

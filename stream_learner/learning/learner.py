@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stream_learner.changes import Changed, RowSet, differing
 from stream_learner.errors import LearningError
 from stream_learner.events import ExampleBatch
+from stream_learner.learning.bins import Bins
 from stream_learner.learning.encoder import CLIP
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, rows_of
@@ -49,6 +50,7 @@ class Learner:
         self.has_champion = False
         self._config = config
         self._normaliser = Normaliser(features)
+        self._bins = Bins(features, config.features.bins, config.features.bin_rows)
         self._trainer = Trainer(self.candidate, config.learning)
         self._table_names = {f"table/{name}" for name in self.candidate.tables}
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
@@ -85,6 +87,8 @@ class Learner:
         self._normaliser.update(numbers)
         self.candidate.encoder.mean.assign(self._normaliser.mean())
         self.candidate.encoder.deviation.assign(self._normaliser.deviation())
+        if self._bins.update(numbers):
+            self.candidate.encoder.edges.assign(self._bins.edges)
         self.candidate.encoder.admit(ids)
         if not self.has_learned and len(matured):
             positives = float(matured.label.sum())
@@ -203,6 +207,7 @@ class Learner:
         if self.has_champion:
             self.champion.assign(state["champion"])
         self._normaliser.restore(state["normaliser"])
+        self._bins.restore(state["bins"])
         self._learned_rows = int(state["learned_rows"])
         for name, moved in self._trainer.moved.items():
             table, champion = state["candidate"][f"table/{name}"], self.champion.tables[name].numpy()
@@ -216,6 +221,7 @@ class Learner:
             "candidate": candidate,
             "champion": champion,
             "normaliser": self._normaliser.capture(),
+            "bins": self._bins.capture(),
             "learned_rows": self._learned_rows,
             "moved": {name: moved.ever.packed() for name, moved in self._trainer.moved.items()},
         }

@@ -37,7 +37,7 @@ class ConversionModel:
             for index, column in enumerate(features.ids)
         }
         dims = {column.name: column.dim for column in features.ids}
-        self.network = build_network(config.learning, dims, len(features.dense_names()), config.seed)
+        self.network = build_network(config.learning, dims, features.dense_owners(), config.seed)
         self.offset = tf.Variable(0.0, trainable=False, name="offset")
         weights = {id(weight) for weight in self.network.weights}
         named = {f"network/{i:03d}_{v.name}": v for i, v in enumerate(self.network.variables)}
@@ -59,7 +59,7 @@ class ConversionModel:
         rows = self.encoder.rows(ids)
         vectors = [tf.gather(table, rows[name]) for name, table in self.tables.items()]
         out = self.network([*vectors, self.encoder.dense(numbers, time)], training=False)
-        return tf.reshape(out, [-1]) + self.offset
+        return combined(by_member(out, tf.shape(time)[0]) + self.offset)
 
     def score(
         self, ids: NDArray[np.int64], numbers: NDArray[np.float32], time: NDArray[np.int64]
@@ -82,6 +82,19 @@ class ConversionModel:
     def _traced_logits(self, ids: Tensor, numbers: Tensor, time: Tensor) -> Tensor:
         self.traces["score"] += 1  # Python runs only while TensorFlow traces
         return self.logits(ids, numbers, time)
+
+
+def by_member(logits: Tensor, rows: Tensor) -> Tensor:
+    """What a network gives, [B] or [B, members], as [B, members]."""
+    return tf.reshape(logits, [rows, -1]) if logits.shape.rank == 1 else logits
+
+
+def combined(logits: Tensor) -> Tensor:
+    """The log-odds of the mean probability of an ensemble's members: [B, members] -> [B]."""
+    if logits.shape[1] == 1:
+        return tf.reshape(logits, [-1])
+    yes, no = tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits)
+    return tf.reduce_logsumexp(yes, axis=1) - tf.reduce_logsumexp(no, axis=1)
 
 
 def input_signature(features: FeatureSchema) -> list[Any]:

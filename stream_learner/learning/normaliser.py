@@ -27,7 +27,7 @@ class Normaliser:
 
     def update(self, numbers: NDArray[np.float32]) -> None:
         """Takes in raw values, [n, numbers used]."""
-        values = self._transformed(numbers)
+        values = transformed(numbers, self._logged)
         present = ~np.isnan(values)
         count = present.sum(axis=0)
         mean = np.where(present, values, 0.0).sum(axis=0) / np.maximum(count, 1)
@@ -41,7 +41,7 @@ class Normaliser:
 
     def standardised(self, numbers: NDArray[np.float32]) -> NDArray[np.float64]:
         """What the encoder makes of raw values before it clips them, [n, numbers used]."""
-        out: NDArray[np.float64] = (self._transformed(numbers) - self._mean) / self.deviation()
+        out: NDArray[np.float64] = (transformed(numbers, self._logged) - self._mean) / self.deviation()
         return out
 
     def mean(self) -> NDArray[np.float32]:
@@ -61,7 +61,9 @@ class Normaliser:
         self._mean = state["mean"].astype(np.float64)
         self._moment = state["moment"].astype(np.float64)
 
-    def _transformed(self, numbers: NDArray[np.float32]) -> NDArray[np.float64]:
-        values = numbers.astype(np.float64)
-        values[:, self._logged] = np.sign(values[:, self._logged]) * np.log1p(np.abs(values[:, self._logged]))
-        return values
+
+def transformed(numbers: NDArray[np.float32], logged: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """[n, columns] raw -> sign(x) log(1 + |x|) in the `logged` columns, the others as they are."""
+    values = numbers.astype(np.float64)
+    values[:, logged] = np.sign(values[:, logged]) * np.log1p(np.abs(values[:, logged]))
+    return values

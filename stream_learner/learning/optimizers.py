@@ -1,9 +1,9 @@
-"""Adagrad and Adam, for whole variables and for the few rows of a table that a batch touches.
+"""Adagrad, Adam, AdamW and FTRL-proximal, for whole variables and for the few rows of a table that a batch touches.
 
-Both follow the formulas (and the defaults) of `keras.optimizers`; a test holds them equal. They are written out here
-because a table's step must never make a gradient, or a slot, of the table's size: only unique rows are gathered,
-stepped and scattered back. Adam on rows is "lazy": the moments of untouched rows rest, and the bias correction counts
-the steps of the whole model, not those of the row.
+The first three follow the formulas (and the defaults) of `keras.optimizers`, the last its paper; tests hold them equal.
+They are written out here because a table's step must never make a gradient, or a slot, of the table's size: only unique
+rows are gathered, stepped and scattered back. Adam on rows is "lazy": the moments of untouched rows rest, and the bias
+correction counts the steps of the whole model, not those of the row; AdamW takes its decay from touched rows only.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ import numpy as np
 import tensorflow as tf
 
 from stream_learner.learning.encoder import Tensor
+from stream_learner.settings import Learning
 
 _EPSILON = 1e-7
 
 
 class Optimizer(Protocol):
-    """A rule that turns a gradient and its slots (arrays of the gradient's shape) into a step."""
+    """A rule that moves weights by a gradient and its slots (all arrays of one shape)."""
 
     slots: dict[str, float]  # name of each slot and its first value
 
-    def step(self, gradient: Tensor, slots: Sequence[Tensor], count: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """What is to be taken from the weights, and the new slots. `count`: int64, number of this step, from 1."""
+    def step(
+        self, weights: Tensor, gradient: Tensor, slots: Sequence[Tensor], count: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The new weights and slots. `count`: int64, number of this step, from 1."""
 
 
 class Adagrad:
@@ -35,31 +38,63 @@ class Adagrad:
         self.slots = {"accumulator": 0.1}
         self._rate = learning_rate
 
-    def step(self, gradient: Tensor, slots: Sequence[Tensor], count: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def step(
+        self, weights: Tensor, gradient: Tensor, slots: Sequence[Tensor], count: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
         accumulator = slots[0] + tf.square(gradient)
-        return self._rate * gradient / tf.sqrt(accumulator + _EPSILON), [accumulator]
+        return weights - self._rate * gradient / tf.sqrt(accumulator + _EPSILON), [accumulator]
 
 
 class Adam:
-    """Adaptive moments (Kingma, Ba: ICLR 2015)."""
+    """Adaptive moments (Kingma, Ba: ICLR 2015); with `decay` AdamW, which takes rate * decay * weights from the weights
+    themselves (Loshchilov, Hutter: ICLR 2019)."""
 
-    def __init__(self, learning_rate: float) -> None:
+    def __init__(self, learning_rate: float, decay: float = 0.0) -> None:
         self.slots = {"mean": 0.0, "variance": 0.0}
-        self._rate = learning_rate
+        self._rate, self._decay = learning_rate, decay
         self._decay_mean, self._decay_variance = 0.9, 0.999
 
-    def step(self, gradient: Tensor, slots: Sequence[Tensor], count: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def step(
+        self, weights: Tensor, gradient: Tensor, slots: Sequence[Tensor], count: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
         mean = slots[0] + (gradient - slots[0]) * (1 - self._decay_mean)
         variance = slots[1] + (tf.square(gradient) - slots[1]) * (1 - self._decay_variance)
         exponent = tf.cast(count, tf.float64)
         correction = tf.sqrt(1 - tf.pow(tf.constant(self._decay_variance, tf.float64), exponent))
         correction /= 1 - tf.pow(tf.constant(self._decay_mean, tf.float64), exponent)
-        return self._rate * tf.cast(correction, tf.float32) * mean / (tf.sqrt(variance) + _EPSILON), [mean, variance]
+        step = self._rate * tf.cast(correction, tf.float32) * mean / (tf.sqrt(variance) + _EPSILON)
+        return weights * (1 - self._rate * self._decay) - step, [mean, variance]
 
 
-def optimizer(name: str, learning_rate: float) -> Optimizer:
-    """`name`: adagrad or adam."""
-    return Adam(learning_rate) if name == "adam" else Adagrad(learning_rate)
+class Ftrl:
+    """Follow the regularised leader, proximal, with per-coordinate rates (McMahan et al.: KDD 2013, algorithm 1).
+
+    The weights are a function of the slots alone, 0 as long as |linear| <= l1: what they were before the first step is
+    forgotten with it.
+    """
+
+    def __init__(self, learning_rate: float, l1: float, l2: float, beta: float) -> None:
+        self.slots = {"accumulator": 0.0, "linear": 0.0}
+        self._rate, self._l1, self._l2, self._beta = learning_rate, l1, l2, beta
+
+    def step(
+        self, weights: Tensor, gradient: Tensor, slots: Sequence[Tensor], count: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        accumulator = slots[0] + tf.square(gradient)
+        sigma = (tf.sqrt(accumulator) - tf.sqrt(slots[0])) / self._rate
+        linear = slots[1] + gradient - sigma * weights
+        scale = (self._beta + tf.sqrt(accumulator)) / self._rate + self._l2
+        shrunk = linear - tf.clip_by_value(linear, -self._l1, self._l1)
+        return -shrunk / scale, [accumulator, linear]
+
+
+def optimizer(learning: Learning, learning_rate: float, *, decays: bool = True) -> Optimizer:
+    """The configured rule; `decays`: whether AdamW decays the weights in question."""
+    if learning.optimizer == "adagrad":
+        return Adagrad(learning_rate)
+    if learning.optimizer == "ftrl":
+        return Ftrl(learning_rate, learning.l1, learning.l2, learning.ftrl_beta)
+    return Adam(learning_rate, learning.l2 if decays and learning.optimizer == "adamw" else 0.0)
 
 
 def make_slots(rule: Optimizer, variable: Any) -> dict[str, Any]:
@@ -70,8 +105,8 @@ def make_slots(rule: Optimizer, variable: Any) -> dict[str, Any]:
 
 def step_dense(rule: Optimizer, variable: Any, slots: dict[str, Any], gradient: Tensor, count: Tensor) -> None:
     """Moves a whole variable and its slots, in place."""
-    step, moved = rule.step(gradient, [slot.read_value() for slot in slots.values()], count)
-    variable.assign_sub(step)
+    weights, moved = rule.step(variable.read_value(), gradient, [slot.read_value() for slot in slots.values()], count)
+    variable.assign(weights)
     for slot, value in zip(slots.values(), moved, strict=True):
         slot.assign(value)
 
@@ -80,7 +115,8 @@ def step_rows(
     rule: Optimizer, table: Any, slots: dict[str, Any], rows: Tensor, gradient: Tensor, count: Tensor
 ) -> None:
     """Moves the given rows of a table and of its slots, in place. `rows` [U] without repeats, `gradient` [U, dim]."""
-    step, moved = rule.step(gradient, [tf.gather(slot, rows) for slot in slots.values()], count)
-    table.scatter_sub(tf.IndexedSlices(step, rows))
+    held = [tf.gather(slot, rows) for slot in slots.values()]
+    vectors, moved = rule.step(tf.gather(table, rows), gradient, held, count)
+    table.scatter_update(tf.IndexedSlices(vectors, rows))
     for slot, value in zip(slots.values(), moved, strict=True):
         slot.scatter_update(tf.IndexedSlices(value, rows))

@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from stream_learner.learning.encoder import Tensor
-from stream_learner.learning.model import ConversionModel, input_signature
+from stream_learner.learning.model import ConversionModel, by_member, combined, input_signature
 from stream_learner.learning.moved import MovedRows
 from stream_learner.learning.optimizers import make_slots, optimizer, step_dense, step_rows
 from stream_learner.settings import Learning
@@ -25,12 +25,15 @@ class Trainer:
 
     def __init__(self, model: ConversionModel, learning: Learning) -> None:
         self._model = model
-        self._l2 = learning.l2
-        self._dense_rule = optimizer(learning.optimizer, learning.learning_rate)
-        self._table_rule = optimizer(learning.optimizer, learning.table_learning_rate or learning.learning_rate)
+        self._l2 = learning.l2 if learning.optimizer in ("adagrad", "adam") else 0.0  # the others take it themselves
         self._weights = [weight.value for weight in model.network.trainable_variables]
+        # Biases and scales do not decay: they would only be pulled off the base rate.
+        self._decays = [_decays(weight) for weight in model.network.trainable_variables]
+        rate = learning.learning_rate
+        self._dense_rules = [optimizer(learning, rate, decays=decays) for decays in self._decays]
+        self._table_rule = optimizer(learning, learning.table_learning_rate or rate)
         self._state = [weight.value for weight in model.network.non_trainable_variables]
-        self._dense_slots = [make_slots(self._dense_rule, weight) for weight in self._weights]
+        self._dense_slots = [make_slots(*pair) for pair in zip(self._dense_rules, self._weights, strict=True)]
         self._table_slots = {name: make_slots(self._table_rule, table) for name, table in model.tables.items()}
         self._count = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.variables: dict[str, Any] = self._named()
@@ -93,15 +96,17 @@ class Trainer:
     def _loss(
         self, vectors: dict[str, Tensor], dense: Tensor, weights: list[Tensor], labels: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Mean log loss; the same plus losses the network adds of its own; and the network's state afterwards."""
+        """Mean log loss; what is minimised: that of every member, and losses the network adds of its own; and the
+        network's state afterwards."""
         state = [value.read_value() for value in self._state]
         logits, state, extra = self._model.network.stateless_call(
             weights, state, [*vectors.values(), dense], training=True, return_losses=True
         )
-        logits = tf.reshape(logits, [-1]) + self._model.offset
-        each = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
-        log_loss = tf.reduce_mean(each)
-        return log_loss, tf.add_n([log_loss, *extra]), state
+        logits = by_member(logits, tf.shape(labels)[0]) + self._model.offset
+        log_loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, combined(logits)))
+        wanted = tf.broadcast_to(labels[:, None], tf.shape(logits))
+        each = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits), axis=0)
+        return log_loss, tf.add_n([tf.reduce_sum(each), *extra]), state
 
     def _move(
         self,
@@ -114,15 +119,13 @@ class Trainer:
         count = self._count.assign_add(1)
         for name, table in self._model.tables.items():
             step_rows(self._table_rule, table, self._table_slots[name], rows[name], by_row[name], count)
-        for variable, slots, value, gradient in zip(self._weights, self._dense_slots, weights, by_weight, strict=True):
-            step_dense(self._dense_rule, variable, slots, gradient + self._decay(value), count)
+        for rule, variable, slots, value, gradient, decays in zip(
+            self._dense_rules, self._weights, self._dense_slots, weights, by_weight, self._decays, strict=True
+        ):
+            step_dense(rule, variable, slots, gradient + self._l2 * value if decays else gradient, count)
         for variable, value in zip(self._state, state, strict=True):
             variable.assign(value)
         return tf.constant(True)
-
-    def _decay(self, weight: Tensor) -> Tensor:
-        """Weight decay; none for biases and scales, which would only be pulled off the base rate."""
-        return self._l2 * weight if weight.shape.rank > 1 else tf.zeros_like(weight)
 
     def _named(self) -> dict[str, Any]:
         names = {id(variable): name for name, variable in self._model.variables.items()}
@@ -130,3 +133,7 @@ class Trainer:
         slots += [(self._model.tables[name], slot) for name, slot in self._table_slots.items()]
         named = {f"slot/{names[id(weight)]}/{name}": slot for weight, held in slots for name, slot in held.items()}
         return {**named, "optimizer/count": self._count}
+
+
+def _decays(weight: Any) -> bool:
+    return len(weight.shape) > 1 and weight.name != "bias"

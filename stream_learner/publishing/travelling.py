@@ -21,7 +21,8 @@ from stream_learner.settings import Config
 
 Tables = Mapping[str, tuple[NDArray[np.uint64], NDArray[np.float32]]]  # key -> keys [k], values [k, columns of the key]
 
-_KNOWN_AS_NOTHING = ("count", "distinct")  # kinds that are 0 for a key without events; the others are then missing
+# Kinds that are 0 for a key without events; the others are then missing.
+_KNOWN_AS_NOTHING = ("count", "distinct", "decayed", "share")
 
 
 @dataclass(frozen=True)

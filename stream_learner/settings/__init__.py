@@ -7,7 +7,7 @@ model, so a snapshot made under other values is refused) unless marked `operatio
 from stream_learner.settings.base import Duration, Secret, Section
 from stream_learner.settings.gate import Gate
 from stream_learner.settings.judging import NOVELTY, Drift, Judging, JudgingSpan, Quarantine
-from stream_learner.settings.learning import Features, IdFeature, Learning, NumericFeature, Replay
+from stream_learner.settings.learning import Encoding, Ensemble, Features, IdFeature, Learning, NumericFeature, Replay
 from stream_learner.settings.operating import (
     Announce,
     Checkpoints,
@@ -30,13 +30,24 @@ from stream_learner.settings.reading import (
     Topic,
 )
 from stream_learner.settings.whole import Config
-from stream_learner.settings.windows import Aggregates, AsOf, CountSlides, Distinct, Examples, Labels, Slides
+from stream_learner.settings.windows import (
+    Aggregates,
+    AsOf,
+    Between,
+    CountSlides,
+    Distinct,
+    Examples,
+    Labels,
+    Slides,
+    Within,
+)
 
 __all__ = [
     "NOVELTY",
     "Aggregates",
     "Announce",
     "AsOf",
+    "Between",
     "Checkpoints",
     "Config",
     "CountSlides",
@@ -45,6 +56,8 @@ __all__ = [
     "Distinct",
     "Drift",
     "Duration",
+    "Encoding",
+    "Ensemble",
     "Examples",
     "Export",
     "Features",
@@ -72,4 +85,5 @@ __all__ = [
     "Source",
     "Storage",
     "Topic",
+    "Within",
 ]

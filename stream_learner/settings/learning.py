@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from stream_learner.settings.base import Section
+from stream_learner.settings.base import Section, section
 
 
 class IdFeature(Section, frozen=True):
@@ -19,8 +19,14 @@ class IdFeature(Section, frozen=True):
     dim: Annotated[int, Meta(description="width of the vectors", ge=1, le=1024)] = 8
 
 
+Encoding = Literal["log1p_z", "piecewise_linear"]
+
+
 class NumericFeature(Section, frozen=True):
     transform: Annotated[Literal["none", "log1p"], Meta(description="applied before normalisation")] = "none"
+    encoding: Annotated[
+        list[Encoding] | None, Meta(description="as `features.encoding`, for this feature; null = that one")
+    ] = None
 
 
 class Features(Section, frozen=True):
@@ -34,27 +40,62 @@ class Features(Section, frozen=True):
     aggregates: Annotated[
         list[str] | None, Meta(description="regular expressions of aggregate columns used; null = all, [] = none")
     ] = None
+    encoding: Annotated[
+        list[Encoding],
+        Meta(
+            description="what a number becomes, side by side: log1p_z = standardised (counts: their logarithm); "
+            "piecewise_linear = how far it has come through each of its quantile bins",
+            min_length=1,
+        ),
+    ] = msgspec.field(default_factory=lambda: ["log1p_z"])
+    bins: Annotated[int, Meta(description="quantile bins of a piecewise-linear encoding", ge=2, le=256)] = 8
+    bin_rows: Annotated[
+        int,
+        Meta(description="bins are fitted on the first so many rows learned from, then frozen", ge=16, le=1_000_000),
+    ] = 10_000
     hour_of_day: Annotated[bool, Meta(description="hour of day (UTC) as sine and cosine")] = True
     day_of_week: Annotated[bool, Meta(description="day of week (UTC) as one of seven")] = True
 
 
+class Ensemble(Section, frozen=True):
+    members: Annotated[
+        int, Meta(description="networks trained side by side as one batched model; the mean probability counts", ge=1)
+    ] = 1
+    input_share: Annotated[
+        float, Meta(description="share of the numbers each member sees, drawn by the seed; ids, time: all", gt=0, le=1)
+    ] = 1.0
+
+
 class Learning(Section, frozen=True):
     network: Annotated[
-        str, Meta(description="logistic, mlp, dcn_v2, or module:function for your own", min_length=1)
+        str,
+        Meta(description="logistic, mlp, wide_deep, dcn_v2, deepfm, or module:function for your own", min_length=1),
     ] = "mlp"
     hidden: Annotated[
-        list[Annotated[int, Meta(ge=1, le=65536)]], Meta(description="widths of the hidden layers (mlp, dcn_v2)")
+        list[Annotated[int, Meta(ge=1, le=65536)]], Meta(description="widths of the hidden layers (not: logistic)")
     ] = msgspec.field(default_factory=lambda: [64, 32])
     cross_layers: Annotated[int, Meta(description="cross layers (dcn_v2)", ge=1, le=16)] = 2
     dropout: Annotated[float, Meta(description="dropout after each hidden layer", ge=0, lt=1)] = 0.0
+    ensemble: Annotated[Ensemble, Meta(description="several networks in one")] = section(Ensemble)
     optimizer: Annotated[
-        Literal["adagrad", "adam"], Meta(description="for dense weights and, row-sparse, for tables")
+        Literal["adagrad", "adam", "adamw", "ftrl"],
+        Meta(description="for dense weights and, row-sparse, for tables; ftrl: for network logistic"),
     ] = "adam"
     learning_rate: Annotated[float, Meta(description="step of the dense weights", gt=0, le=10)] = 0.001
     table_learning_rate: Annotated[
         Annotated[float, Meta(gt=0, le=10)] | None, Meta(description="step of the tables; null = learning_rate")
     ] = None
-    l2: Annotated[float, Meta(description="weight decay of the dense weights, added to the gradient", ge=0, le=1)] = 0.0
+    l2: Annotated[
+        float,
+        Meta(
+            description="weight decay of the dense weights, added to the gradient; adamw: taken from the weights, and "
+            "the tables' touched rows, times the rate; ftrl: of all",
+            ge=0,
+            le=100,
+        ),
+    ] = 0.0
+    l1: Annotated[float, Meta(description="ftrl: weights whose evidence stays below are 0", ge=0, le=100)] = 0.0
+    ftrl_beta: Annotated[float, Meta(description="ftrl: beta of the per-coordinate rate", ge=0, le=100)] = 1.0
     batch_size: Annotated[int, Meta(description="new rows per step; replayed rows come on top", ge=1, le=1_048_576)] = (
         1024
     )

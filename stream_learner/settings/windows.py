@@ -11,10 +11,14 @@ from stream_learner.settings.base import Duration, Section, op, span
 
 
 class CountSlides(Section, frozen=True):
-    """Slides cut by number of events, for logs whose times mean nothing: cut k ends at floor(first + k * size)."""
+    """Slides cut by number of events, for logs whose times mean nothing: cut k ends at floor(first + k * size),
+    those among the `first` at floor(k * first_size)."""
 
     size: Annotated[str | int, Meta(description="events per slide: an integer, or a fraction such as 28572/100")]
-    first: Annotated[int, Meta(description="events in the first slide; 0 = the same as `size`", ge=0)] = 0
+    first: Annotated[int, Meta(description="events before the first cut of `size`; 0 = the same as `size`", ge=0)] = 0
+    first_size: Annotated[
+        str | int, Meta(description="events per slide among the `first`, as `size`; 0 = they are one slide")
+    ] = 0
 
 
 class Slides(Section, frozen=True):
@@ -41,6 +45,13 @@ class Distinct(Section, frozen=True):
     of: Annotated[str, Meta(description="what is counted; the pair must be among `aggregates.keys`")]
 
 
+class Within(Section, frozen=True):
+    key: Annotated[str, Meta(description="whose pairs are compared: user, item or a categorical feature")]
+    of: Annotated[str, Meta(description="what it is paired with; the pair must be among `aggregates.keys`")]
+
+
+Between = Distinct | Within
+
 AsOf = Literal["event", "slide_start", "slide_end"]
 
 
@@ -53,6 +64,9 @@ class Aggregates(Section, frozen=True):
         default_factory=lambda: [Duration.parse(t) for t in ("1h", "1d", "7d")]
     )
     ever: Annotated[bool, Meta(description="a window without end as well")] = True
+    half_lives: Annotated[
+        list[Duration], Meta(description="exponentially decayed counts, and rates of them, at these half-lives")
+    ] = msgspec.field(default_factory=list)
     counts: Annotated[
         list[str] | None, Meta(description="event types counted per key and window; null = all types of the mappings")
     ] = None
@@ -60,6 +74,19 @@ class Aggregates(Section, frozen=True):
         bool, Meta(description="conversion rate per key and window: (positives + s*g)/(examples + s), g = overall rate")
     ] = True
     smoothing: Annotated[float, Meta(description="s in the rate, in events", gt=0)] = 20.0
+    label_rates: Annotated[
+        bool,
+        Meta(
+            description="per key the matured examples and the positives' smoothed share of them, ever and per half-life"
+        ),
+    ] = False
+    shares: Annotated[
+        list[Within], Meta(description="the pair's share of the key's examples, per window and half-life")
+    ] = msgspec.field(default_factory=list)
+    ranks: Annotated[
+        list[Within],
+        Meta(description="the pair's rank by decayed count among the key's 32 most recent pairs, per half-life"),
+    ] = msgspec.field(default_factory=list)
     recency: Annotated[bool, Meta(description="seconds since the key's last event of each counted type")] = True
     distinct: Annotated[list[Distinct], Meta(description="distinct counts per window, from pairs already kept")] = (
         msgspec.field(default_factory=list)

@@ -3,7 +3,9 @@
 Per event type, `aggregates.as_of` says what an example may see of it: `event` what came before the example's own
 event in the log, `slide_start` what was known when the slide began, `slide_end` the whole slide. The leading edge of
 every window is exact; its trailing edge is that of the panes (see `panes.py`) that end at or before edge - span,
-where the edge is the slide's start for the first two and its end for the third, and never moves back.
+where the edge is the slide's start for the first two and its end for the third, and never moves back. Decayed counts
+are as of the example's own time, the slide's start and the slide's end; label counts and ranks as of the slide's
+start, ranks as of its end where the examples' type is seen so.
 
 A slide with an outage in it is a gap in every window: nothing of it is counted, in rates neither above nor below the
 line, so that clicks whose purchases were lost are not taken for clicks that did not convert, nor purchases whose
@@ -13,7 +15,6 @@ purchases add to its own, in expectation. When a key was last seen is no count a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,18 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_learner import settings
-from stream_learner.events import EventBatch, EventSchema
+from stream_learner.events import EventBatch, EventSchema, ExampleBatch
 from stream_learner.keys import I64, U64
 from stream_learner.windows.columns import (
     Entries,
+    Share,
     TrackedTypes,
     aggregate_columns,
     pair_of,
+    shares_of,
 )
 from stream_learner.windows.grouping import NEVER
-from stream_learner.windows.keyed import DistinctCounts, KeyTable, Visit
+from stream_learner.windows.keyed import DistinctCounts, KeyTable, Owners, Spans, Visit
+from stream_learner.windows.ranks import Ranks
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 # Expected positives and examples before any came, in the overall rate: weak, and gone after some thousand examples.
 _PRIOR_POSITIVES = 1
@@ -46,6 +51,9 @@ class Seen:
     counts: NDArray[np.int32]  # [h, windows, types]
     last: I64  # [h, types] us, NEVER
     distinct: NDArray[np.int32]  # [h, distincts of the key, windows]
+    decayed: F64  # [h, half-lives, types]
+    labels: F64  # [h, label spans, 2] matured examples, positives among them
+    ranks: F64  # [h, ranks of the key, half-lives]
 
 
 class Aggregates:
@@ -67,13 +75,23 @@ class Aggregates:
         panes = [max(slide, int(span) // self._config.panes) for span in self._config.windows]
         if self._config.ever:
             spans, panes = [*spans, None], [*panes, slide]
-        types = len(self._types.names)
-        self._tables = {key: KeyTable(key, schema, spans, panes, types) for key in self._config.keys}
-        self._distincts = list(self._distinct_counts(len(spans)))
+        half_lives = [int(half_life) for half_life in self._config.half_lives]
+        labels = [*half_lives, None] if self._config.label_rates else []
+        kept = Spans(spans, panes, half_lives, labels)
+        self._tables = {key: KeyTable(key, schema, kept, len(self._types.names)) for key in self._config.keys}
+        self._owners: dict[tuple[str, str], Owners] = {}  # by (key, its pair)
+        self._distincts = [
+            DistinctCounts(self._owners_of(distinct), len(spans), self._types.example)
+            for distinct in self._config.distinct
+        ]
+        self._ranks = [Ranks(self._owners_of(within), self._types.example) for within in self._config.ranks]
+        self._kept: list[DistinctCounts | Ranks] = [*self._distincts, *self._ranks]
+        self._shares = [(self._owners_of(w), shares_of(config, w, self.columns)) for w in self._config.shares]
         self._sweep_pane = max(slide, int(self._config.expire_after) // self._config.panes)
         self._swept = 0  # edge, in sweep panes, up to which expired keys were looked for
         self._positives = 0
         self._examples = 0
+        self._matured = np.zeros(2, np.int64)  # matured examples, positives among them
         self.evicted = 0  # keys forgotten for want of room
         self.expired = 0  # keys forgotten after `expire_after`
 
@@ -89,7 +107,7 @@ class Aggregates:
         entries = self._types.entries(events, rows)
         visits = self._enter(events.ids[entries.source], entries)
         present = {key: visit.groups.with_key(entries.example_at) for key, visit in visits.items()}
-        seen = {key: self._at_events(key, visits, entries, present[key]) for key in visits}
+        seen = {key: self._at_events(key, visits, entries, present[key], slide_start) for key in visits}
         overall = self._overall_rate()
 
         if whole:
@@ -101,18 +119,32 @@ class Aggregates:
 
         for key, visit in visits.items():
             at = entries.example_at[present[key]]
-            self._see_end(seen[key], key, visit.rows[visit.groups.group_of(at)])
+            self._see_end(seen[key], key, visit.rows[visit.groups.group_of(at)], slide_end)
         times = events.time[rows]
-        parts = [self._features(seen[key], times, present[key], overall) for key in self._tables]
+        blocks = {key: self._features(key, seen[key], times, present[key], overall) for key in self._tables}
+        for owners, shares in self._shares:
+            _fill_shares(shares, blocks[owners.pairs.name], blocks[owners.holder.name])
         self._forget_beyond_limit()
-        return np.concatenate(parts, axis=1) if parts else np.empty((len(rows), 0), np.float32)
+        return np.concatenate([*blocks.values(), np.empty((len(rows), 0), np.float32)], axis=1)
+
+    def take_in_labels(self, examples: ExampleBatch, now: int) -> None:
+        """Counts matured examples, labels 0 or 1, as known from `now` (us) on."""
+        if not self._config.label_rates:
+            return
+        positive = examples.label == 1
+        for table in self._tables.values():
+            table.take_in_labels(table.keys_of(examples.ids), positive, now)
+        self._matured += np.array([len(examples), np.count_nonzero(positive)])
 
     def table(self, key: str, capacity: int, now: int) -> tuple[U64, F32]:
         """The `capacity` most recently seen keys (ties: the lower key), ascending, and their values as of `now`, the
         end of the last slide: uint64[k], float32[k, columns of that key]. Changes nothing."""
         keys, rows = self._tables[key].most_recent(capacity)
-        everyone = np.arange(len(keys))
-        return keys, self._features(self._read(key, rows), np.full(len(keys), now), everyone, self._overall_rate())
+        block = self._whole(key, rows, now)
+        for owners, shares in self._shares:
+            if owners.pairs.name == key:
+                _fill_shares(shares, block, self._whole(owners.holder.name, owners.of(rows), now))
+        return keys, block
 
     def sizes(self) -> dict[str, int]:
         """Keys held, by entry of `aggregates.keys`."""
@@ -121,7 +153,10 @@ class Aggregates:
     def capture(self) -> dict[str, Any]:
         return {
             "tables": {key: table.capture() for key, table in self._tables.items()},
+            "owners": {"/".join(names): owners.capture() for names, owners in self._owners.items()},
             "distincts": {str(n): distinct.capture() for n, distinct in enumerate(self._distincts)},
+            "ranks": {str(n): ranks.capture() for n, ranks in enumerate(self._ranks)},
+            "matured": self._matured.copy(),
             "swept": self._swept * self._sweep_pane,  # us: `expire_after` may be another when it is restored
             "positives": self._positives,
             "examples": self._examples,
@@ -132,8 +167,13 @@ class Aggregates:
     def restore(self, state: dict[str, Any]) -> None:
         for key, table in self._tables.items():
             table.restore(state["tables"][key])
+        for names, owners in self._owners.items():
+            owners.restore(state["owners"]["/".join(names)])
         for n, distinct in enumerate(self._distincts):
             distinct.restore(state["distincts"][str(n)])
+        for n, ranks in enumerate(self._ranks):
+            ranks.restore(state["ranks"][str(n)])
+        self._matured = state["matured"].astype(np.int64)
         self._swept = int(state["swept"]) // self._sweep_pane
         self._positives, self._examples = int(state["positives"]), int(state["examples"])
         self.evicted, self.expired = int(state["evicted"]), int(state["expired"])
@@ -148,17 +188,24 @@ class Aggregates:
 
     def _enter(self, ids: U64, entries: Entries) -> dict[str, Visit]:
         visits = {key: table.enter(table.keys_of(ids)) for key, table in self._tables.items()}
-        for distinct in self._distincts:
-            distinct.link(visits[distinct.holder.name], visits[distinct.pairs.name])
+        for owners in self._owners.values():
+            owners.link(visits[owners.holder.name], visits[owners.pairs.name])
+        for kept in self._kept:
+            kept.reserve()
         return visits
 
-    def _at_events(self, key: str, visits: dict[str, Visit], entries: Entries, present: I64) -> Seen:
+    def _at_events(self, key: str, visits: dict[str, Visit], entries: Entries, present: I64, start: int) -> Seen:
         """What the examples `present` (with an id for `key`) may see before the slide is taken in."""
         groups = visits[key].groups
         at = entries.example_at[present]
-        seen = self._read(key, visits[key].rows[groups.group_of(at)])
+        rows = visits[key].rows[groups.group_of(at)]
+        seen = self._read(key, rows, start)
         types = np.flatnonzero(self._types.as_of_event)
         marks = (entries.type[:, None] == types).astype(np.int32)
+        if len(types) and self._config.half_lives:
+            decayed = self._tables[key].decayed
+            own = decayed.read(rows, entries.time[at])
+            seen.decayed[:, :, types] = own[:, :, types] + decayed.before(groups, marks, entries.time, at)
         seen.counts[:, :, types] += groups.count_before(marks, at)[:, None, :]
         if self._config.recency:
             latest = groups.latest_before(marks, entries.time, at)
@@ -166,55 +213,85 @@ class Aggregates:
         if self._types.as_of_event[self._types.example]:
             examples = entries.type == self._types.example
             for n, distinct in enumerate(self._distincts_of_holder(key)):
-                marks = distinct.first_marks(visits[distinct.pairs.name], examples)
+                marks = distinct.first_marks(visits[distinct.owners.pairs.name], examples)
                 seen.distinct[:, n] += groups.count_before(marks, at)
         return seen
 
     def _take_in(self, visits: dict[str, Visit], entries: Entries) -> None:
         for key, table in self._tables.items():
             gained = table.take_in(visits[key], entries.type, entries.time)
-            for distinct in self._distincts_of_pairs(key):
-                distinct.taken_in(visits[key], gained)
+            for kept in self._kept:
+                if kept.owners.pairs.name == key:
+                    kept.taken_in(visits[key], gained)
         self._positives += int(np.count_nonzero(entries.type == self._types.positive))
         self._examples += int(np.count_nonzero(entries.type == self._types.example))
 
-    def _see_end(self, seen: Seen, key: str, rows: I64) -> None:
+    def _see_end(self, seen: Seen, key: str, rows: I64, end_time: int) -> None:
         """Replaces what is seen as of the slide's end; `rows` of the table, as `seen` was read."""
         types = np.flatnonzero(self._types.as_of_end)
         if not len(types):
             return
-        end = self._read(key, rows)
+        end = self._read(key, rows, end_time)
         seen.counts[:, :, types] = end.counts[:, :, types]
+        seen.decayed[:, :, types] = end.decayed[:, :, types]
         seen.last[:, types] = end.last[:, types]
         if self._types.as_of_end[self._types.example]:
             seen.distinct[:] = end.distinct
+            seen.ranks[:] = end.ranks
 
-    def _features(self, seen: Seen, times: I64, present: I64, overall: float) -> F32:
-        """float32[len(times), columns of the key]; `seen` holds the rows `present`, the others are NaN."""
+    def _features(self, key: str, seen: Seen, times: I64, present: I64, overall: float) -> F32:
+        """float32[len(times), columns of the key]; `seen` holds the rows `present`, the others are NaN.
+
+        Shares, the last columns, are left at 0 for `_fill_shares`.
+        """
         counted = self._types.counted
         parts: list[NDArray[Any]] = [_flat(seen.counts[:, :, :counted])]
         if self._config.rates:
-            positives = seen.counts[:, :, self._types.positive]
-            examples = seen.counts[:, :, self._types.example]
-            smoothing = self._config.smoothing
-            parts.append((positives + smoothing * overall) / (examples + smoothing))
+            parts.append(self._rates(seen.counts, overall))
         if self._config.recency:
             last = seen.last[:, :counted]
             # An event as of the slide's end may come after the example: then nothing has passed since.
             passed = np.maximum(times[present, None] - np.where(last == NEVER, 0, last), 0) / 1e6
             parts.append(np.where(last == NEVER, np.nan, passed))
-        parts.append(_flat(seen.distinct))
+        parts += [_flat(seen.distinct), _flat(seen.decayed[:, :, :counted])]
+        if self._config.rates:
+            parts.append(self._rates(seen.decayed, overall))
+        parts += [seen.labels[:, :, 0], self._smoothed(seen.labels[:, :, 1], seen.labels[:, :, 0], self._label_rate())]
+        parts.append(_flat(seen.ranks))
         joined = np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")
-        out = np.full((len(times), joined.shape[1]), np.nan, np.float32)
-        out[present] = joined
+        out = np.full((len(times), sum(column.key == key for column in self.columns)), np.nan, np.float32)
+        out[present, : joined.shape[1]] = joined
+        out[present, joined.shape[1] :] = 0
         return out
 
-    def _read(self, key: str, rows: I64) -> Seen:
+    def _rates(self, counts: NDArray[Any], overall: float) -> NDArray[Any]:
+        return self._smoothed(counts[:, :, self._types.positive], counts[:, :, self._types.example], overall)
+
+    def _smoothed(self, positives: NDArray[Any], examples: NDArray[Any], overall: float) -> NDArray[Any]:
+        smoothing = self._config.smoothing
+        rates: NDArray[Any] = (positives + smoothing * overall) / (examples + smoothing)
+        return rates
+
+    def _whole(self, key: str, rows: I64, now: int) -> F32:
+        """The features of `rows` of a key's table as of `now`, shares at 0."""
+        everyone = np.arange(len(rows))
+        return self._features(key, self._read(key, rows, now), np.full(len(rows), now), everyone, self._overall_rate())
+
+    def _read(self, key: str, rows: I64, now: int) -> Seen:
         table = self._tables[key]
-        distincts = [distinct.values[rows] for distinct in self._distincts_of_holder(key)]
-        windows = table.counts.values.shape[1]
-        distinct = np.stack(distincts, axis=1) if distincts else np.empty((len(rows), 0, windows), np.int32)
-        return Seen(table.counts.values[rows], table.last[rows], distinct)
+        windows, half_lives = table.counts.values.shape[1], len(self._config.half_lives)
+        distinct = np.empty((len(rows), 0, windows), np.int32)
+        if distincts := [distinct.values[rows] for distinct in self._distincts_of_holder(key)]:
+            distinct = np.stack(distincts, axis=1)
+        ranks = np.empty((len(rows), 0, half_lives))
+        if ranked := [ranks.of(rows, now) for ranks in self._ranks_of_pairs(key)]:
+            ranks = np.stack(ranked, axis=1)
+        decayed, labels = table.decayed.read(rows, now), table.labels.read(rows, now)
+        return Seen(table.counts.values[rows], table.last[rows], distinct, decayed, labels, ranks)
+
+    def _label_rate(self) -> float:
+        """Positives per matured example so far."""
+        return float((self._matured[1] + _PRIOR_POSITIVES) / (self._matured[0] + _PRIOR_EXAMPLES))
 
     def _overall_rate(self) -> float:
         """Positives per example so far."""
@@ -236,12 +313,15 @@ class Aggregates:
 
     def _forget(self, rows: dict[str, I64]) -> int:
         """Forgets these rows and what cannot be without them; returns how many keys went."""
-        for distinct in self._distincts:
-            holder, pairs = distinct.holder.name, distinct.pairs.name
+        for owners in self._owners.values():
+            holder, pairs = owners.holder.name, owners.pairs.name
             if len(rows[holder]):
-                rows[pairs] = np.union1d(rows[pairs], distinct.pairs_of(rows[holder]))
-        for distinct in self._distincts:
-            distinct.forget(rows[distinct.holder.name], rows[distinct.pairs.name])
+                rows[pairs] = np.union1d(rows[pairs], owners.pairs_of(rows[holder]))
+        for kept in self._kept:
+            if any(len(rows[name]) for name in (kept.owners.holder.name, kept.owners.pairs.name)):
+                kept.forget(rows[kept.owners.holder.name], rows[kept.owners.pairs.name])
+        for owners in self._owners.values():
+            owners.forget(rows[owners.pairs.name])
         for key, gone in rows.items():
             if len(gone):
                 self._tables[key].remove(gone)
@@ -249,17 +329,30 @@ class Aggregates:
 
     # wiring
 
-    def _distinct_counts(self, windows: int) -> Iterator[DistinctCounts]:
-        for distinct in self._config.distinct:
-            pair = pair_of(distinct, self._config.keys)
-            if pair is not None:
-                yield DistinctCounts(self._tables[distinct.key], self._tables[pair], windows, self._types.example)
+    def _owners_of(self, between: settings.Between) -> Owners:
+        pair = pair_of(between, self._config.keys)
+        if pair is None:  # refused with the columns already
+            raise KeyError(between.of)
+        if (between.key, pair) not in self._owners:
+            self._owners[between.key, pair] = Owners(self._tables[between.key], self._tables[pair])
+        return self._owners[between.key, pair]
 
     def _distincts_of_holder(self, key: str) -> list[DistinctCounts]:
-        return [distinct for distinct in self._distincts if distinct.holder.name == key]
+        return [distinct for distinct in self._distincts if distinct.owners.holder.name == key]
 
     def _distincts_of_pairs(self, key: str) -> list[DistinctCounts]:
-        return [distinct for distinct in self._distincts if distinct.pairs.name == key]
+        return [distinct for distinct in self._distincts if distinct.owners.pairs.name == key]
+
+    def _ranks_of_pairs(self, key: str) -> list[Ranks]:
+        return [ranks for ranks in self._ranks if ranks.owners.pairs.name == key]
+
+
+def _fill_shares(shares: list[Share], pairs: F32, holders: F32) -> None:
+    """Sets the shares in `pairs` ([n, columns of the pair]); `holders` ([n, columns of its key]) row by row."""
+    for share in shares:
+        part, whole = pairs[:, share.pair], holders[:, share.whole]
+        some = whole > 0
+        pairs[some, share.column] = part[some] / whole[some]
 
 
 def _flat(array: NDArray[Any]) -> NDArray[Any]:

@@ -1,9 +1,9 @@
-"""The state of one entry of `aggregates.keys`, and of the distinct counts between two of them."""
+"""The state of one entry of `aggregates.keys`, and what is kept between two of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,32 @@ from numpy.typing import NDArray
 
 from stream_learner.events import EventSchema
 from stream_learner.keys import I64, U64, KeyIndex, mix
+from stream_learner.windows.decayed import DecayedCounts
 from stream_learner.windows.grouping import NEVER, Groups
 from stream_learner.windows.panes import I32, PaneCounts, grown
 
 
-class KeyTable:
-    """Counts by window and type, and the time of the last event of each type, for every key held."""
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """What a key's events are counted over, in microseconds; None = for ever."""
 
-    def __init__(
-        self, name: str, schema: EventSchema, spans: Sequence[int | None], panes: Sequence[int], types: int
-    ) -> None:
+    windows: Sequence[int | None]
+    panes: Sequence[int]  # one per window
+    half_lives: Sequence[int] = ()
+    labels: Sequence[int | None] = field(default=())  # half-lives of the counts of matured labels
+
+
+class KeyTable:
+    """Counts by window and by half-life, and the time of the last event of each type, for every key held."""
+
+    def __init__(self, name: str, schema: EventSchema, spans: Spans, types: int) -> None:
         self.name = name
         self._parts = [schema.id_column(part) for part in name.split("*")]
         self._types = types
         self.index = KeyIndex()
-        self.counts = PaneCounts(spans, panes, types)
+        self.counts = PaneCounts(spans.windows, spans.panes, types)
+        self.decayed = DecayedCounts(spans.half_lives, types)
+        self.labels = DecayedCounts(spans.labels, 2)  # matured examples, positives among them
         self.last: I64 = np.empty((0, types), np.int64)  # [rows, types] us, NEVER where there was none
 
     def keys_of(self, ids: U64) -> U64:
@@ -40,21 +51,33 @@ class KeyTable:
         """Groups a slide's entries by their `keys` (shape [e]) and gives new keys a row; counts nothing yet."""
         groups = Groups(keys)
         rows, _ = self.index.find_or_add(groups.keys)
-        self.counts.reserve(self.index.row_limit)
+        for counts in (self.counts, self.decayed, self.labels):
+            counts.reserve(self.index.row_limit)
         self.last = grown(self.last, self.index.row_limit, NEVER)
         return Visit(groups, rows)
 
     def take_in(self, visit: Visit, types: I64, times: I64) -> I32:
         """Counts a slide's entries (shapes [e]); returns int32[u, types], what each row of the visit gained."""
         self.see(visit, types, times)
-        order = visit.groups.order
-        return self.counts.add(visit.rows, visit.groups.group, types[order], times[order])
+        types, times = types[visit.groups.order], times[visit.groups.order]
+        self.decayed.add(visit.rows, visit.groups.group, types, times)
+        return self.counts.add(visit.rows, visit.groups.group, types, times)
 
     def see(self, visit: Visit, types: I64, times: I64) -> None:
         """Notes when a slide's entries (shapes [e]) were, without counting them."""
         groups = visit.groups
         cells = visit.rows[groups.group] * self._types + types[groups.order]
         np.maximum.at(self.last.reshape(-1), cells, times[groups.order])
+
+    def take_in_labels(self, keys: U64, positive: NDArray[np.bool_], now: int) -> None:
+        """Counts matured examples ([n]) under their `keys`, as of `now` (us); keys not held are left out."""
+        rows = self.index.find(keys)
+        held = np.flatnonzero((keys != 0) & (rows >= 0))
+        unique, group = np.unique(rows[held], return_inverse=True)
+        at = np.full(len(held), now)
+        self.labels.add(unique, group, np.zeros(len(held), np.int64), at)
+        good = positive[held]
+        self.labels.add(unique, group[good], np.ones(int(good.sum()), np.int64), at[good])
 
     def last_seen(self, rows: I64) -> I64:
         latest: I64 = self.last[rows].max(axis=1)
@@ -76,7 +99,8 @@ class KeyTable:
 
     def remove(self, rows: I64) -> None:
         self.index.remove_rows(rows)
-        self.counts.clear(rows)
+        for counts in (self.counts, self.decayed, self.labels):
+            counts.clear(rows)
         self.last[rows] = NEVER
 
     def most_recent(self, capacity: int) -> tuple[U64, I64]:
@@ -87,11 +111,19 @@ class KeyTable:
 
     def capture(self) -> dict[str, Any]:
         rows = self.index.row_limit
-        return {"index": self.index.capture(), "counts": self.counts.capture(rows), "last": self.last[:rows].copy()}
+        return {
+            "index": self.index.capture(),
+            "counts": self.counts.capture(rows),
+            "decayed": self.decayed.capture(rows),
+            "labels": self.labels.capture(rows),
+            "last": self.last[:rows].copy(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.index.restore(state["index"])
         self.counts.restore(state["counts"])
+        self.decayed.restore(state["decayed"])
+        self.labels.restore(state["labels"])
         self.last = state["last"].astype(np.int64)
 
 
@@ -103,69 +135,89 @@ class Visit:
     rows: I64  # [u] row of each group
 
 
-class DistinctCounts:
-    """For each row of `holder` and each window: how many of its pairs count at least one event of the watched type.
+class Owners:
+    """Which row of `holder` each pair is of. No pair outlives its holder."""
 
-    Kept by the pairs' steps from 0 to 1 and back. No pair outlives its holder, and a pair that is forgotten no longer
-    counts, so the number is always that of the pairs held.
-    """
-
-    def __init__(self, holder: KeyTable, pairs: KeyTable, windows: int, watched: int) -> None:
+    def __init__(self, holder: KeyTable, pairs: KeyTable) -> None:
         self.holder = holder
         self.pairs = pairs
-        self._windows = windows
-        self._watched = watched
-        self.values: I32 = np.zeros((0, windows), np.int32)  # [holder rows, windows]
         self._owner: I64 = np.empty(0, np.int64)  # [pair rows] holder's row
 
     def link(self, holder: Visit, pairs: Visit) -> None:
         """Notes who owns the pairs of a slide."""
-        self.values = grown(self.values, self.holder.index.row_limit, 0)
         self._owner = grown(self._owner, self.pairs.index.row_limit, -1)
         if len(pairs.rows):
             entry = pairs.groups.order  # an entry with a pair has a holder too
             self._owner[pairs.rows[pairs.groups.group]] = holder.rows[holder.groups.group_of(entry)]
+
+    def of(self, pair_rows: I64) -> I64:
+        """Holders' rows of these pairs."""
+        return self._owner[pair_rows]
+
+    def pairs_of(self, holder_rows: I64) -> I64:
+        """Rows of all pairs of these holders. Looks at all pairs: for rare sweeps."""
+        gone = np.zeros(self.holder.index.row_limit, bool)
+        gone[holder_rows] = True
+        rows = self.pairs.index.items()[1]
+        return rows[gone[self._owner[rows]]]
+
+    def forget(self, pair_rows: I64) -> None:
+        """Before rows are removed from the pairs' table."""
+        self._owner[pair_rows] = -1
+
+    def capture(self) -> dict[str, Any]:
+        return {"owner": self._owner[: self.pairs.index.row_limit].copy()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._owner = state["owner"].astype(np.int64)
+
+
+class DistinctCounts:
+    """For each holder and each window: how many of its pairs count at least one event of the watched type.
+
+    Kept by the pairs' steps from 0 to 1 and back. A pair that is forgotten no longer counts, so the number is always
+    that of the pairs held.
+    """
+
+    def __init__(self, owners: Owners, windows: int, watched: int) -> None:
+        self.owners = owners
+        self._windows = windows
+        self._watched = watched
+        self.values: I32 = np.zeros((0, windows), np.int32)  # [holder rows, windows]
+
+    def reserve(self) -> None:
+        self.values = grown(self.values, self.owners.holder.index.row_limit, 0)
 
     def first_marks(self, pairs: Visit, watched: NDArray[np.bool_]) -> I32:
         """int32[e, windows]: 1 where an entry brings a pair from 0 to 1; `watched` (bool[e]): entries of that type."""
         marks = np.zeros((len(watched), self._windows), np.int32)
         entries = pairs.groups.first_marked(watched)
         rows = pairs.rows[pairs.groups.group_of(entries)]
-        marks[entries] = self.pairs.counts.values[rows, :, self._watched] == 0
+        marks[entries] = self.owners.pairs.counts.values[rows, :, self._watched] == 0
         return marks
 
     def taken_in(self, pairs: Visit, gained: I32) -> None:
         """After the pairs counted a slide; `gained`: int32[u, types] as `take_in` gave it."""
         gain = gained[:, self._watched]
-        held = self.pairs.counts.values[pairs.rows, :, self._watched]
+        held = self.owners.pairs.counts.values[pairs.rows, :, self._watched]
         group, window = np.nonzero((gain > 0)[:, None] & (held == gain[:, None]))
-        self._change(self._owner[pairs.rows[group]], window, 1)
+        self._change(self.owners.of(pairs.rows[group]), window, 1)
 
     def emptied(self, window: int, pair_rows: I64) -> None:
         """Pairs whose watched count fell to 0 in a window."""
-        self._change(self._owner[pair_rows], np.full(len(pair_rows), window), -1)
-
-    def pairs_of(self, holder_rows: I64) -> I64:
-        """Rows of all pairs of these holders. Looks at all pairs: for rare sweeps."""
-        gone = np.zeros(len(self.values), bool)
-        gone[holder_rows] = True
-        rows = self.pairs.index.items()[1]
-        return rows[gone[self._owner[rows]]]
+        self._change(self.owners.of(pair_rows), np.full(len(pair_rows), window), -1)
 
     def forget(self, holder_rows: I64, pair_rows: I64) -> None:
         """Before rows are removed from either table; the pairs of a holder that goes must be among `pair_rows`."""
-        group, window = np.nonzero(self.pairs.counts.values[pair_rows, :, self._watched])
-        self._change(self._owner[pair_rows[group]], window, -1)
-        self._owner[pair_rows] = -1
+        group, window = np.nonzero(self.owners.pairs.counts.values[pair_rows, :, self._watched])
+        self._change(self.owners.of(pair_rows[group]), window, -1)
         self.values[holder_rows] = 0
 
     def capture(self) -> dict[str, Any]:
-        holders, pairs = self.holder.index.row_limit, self.pairs.index.row_limit
-        return {"values": self.values[:holders].copy(), "owner": self._owner[:pairs].copy()}
+        return {"values": self.values[: self.owners.holder.index.row_limit].copy()}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.values = state["values"].astype(np.int32)
-        self._owner = state["owner"].astype(np.int64)
 
     def _change(self, holder_rows: I64, window: I64, by: int) -> None:
         np.add.at(self.values.reshape(-1), holder_rows * self._windows + window, np.int32(by))

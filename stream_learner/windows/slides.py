@@ -6,6 +6,7 @@ belongs to it can still be accepted, and its events are sorted by (time, topic, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
@@ -95,11 +96,14 @@ class TimedSlides:
 
 
 class CountedSlides:
-    """Slides cut at floor(first + k * size) events of the whole log's order; the last one may be shorter."""
+    """Slides cut at floor(first + k * size) events of the whole log's order, before `first` at floor(k * first_size);
+    the last one may be shorter."""
 
     def __init__(self, settings: CountSlides, schema: EventSchema) -> None:
         self._size = Fraction(str(settings.size))
         self._first = settings.first or int(self._size)
+        self._first_size = Fraction(str(settings.first_size)) or Fraction(self._first)
+        self._before = math.ceil(self._first / self._first_size)  # slides among the first events
         self._sorted = EventBatch.empty(schema)
         self._taken = 0  # rows of _sorted already given out
         self._fresh: list[EventBatch] = []
@@ -111,7 +115,9 @@ class CountedSlides:
 
     def _cut(self, number: int) -> int:
         """Events before the end of slide `number`."""
-        return int(self._first + number * self._size)
+        if number < self._before:
+            return min(self._first, math.floor((number + 1) * self._first_size))
+        return int(self._first + (number + 1 - self._before) * self._size)
 
     def add(self, events: EventBatch) -> None:
         if len(events):

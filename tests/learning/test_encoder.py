@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from model_inputs import examples, setting
+from model_inputs import EVERYTHING, examples, setting
 
+from stream_learner.learning.bins import Bins
 from stream_learner.learning.encoder import CLIP, Encoder
 from stream_learner.learning.normaliser import Normaliser
 from stream_learner.learning.tables import PADDING, admit, ids_held, no_ids
@@ -78,6 +80,53 @@ def _dense_row(made, normaliser, numbers, time_us):
     when = datetime.fromtimestamp(time_us // 1_000_000, UTC)
     angle = 2 * np.pi * (when.hour * 3600 + when.minute * 60 + when.second) / 86400
     return [*row, np.sin(angle), np.cos(angle), *(float(when.weekday() == day) for day in range(7))]
+
+
+BINNED = """
+  encoding: [log1p_z, piecewise_linear]
+  bins: 4
+  bin_rows: 200
+"""
+
+
+def test_piecewise_linear_inputs_follow_their_definition():
+    made = setting(
+        base=EVERYTHING.replace(
+            "  numeric: {price: {transform: log1p}, rank: {}}",
+            "  numeric: {price: {transform: log1p}, rank: {encoding: [log1p_z]}}" + BINNED,
+        )
+    )
+    batch = examples(made, 300, seed=1)
+    numbers = made.features.take_numbers(batch.numbers)
+    encoder, bins = Encoder(made.features), Bins(made.features, 4, 200)
+    moved = [bins.update(numbers[:50]), bins.update(numbers[50:55]), bins.update(numbers[55:150])]
+    assert moved == [True, False, True]  # not for so few more rows
+    restored = Bins(made.features, 4, 200)
+    restored.restore(bins.capture())
+    for each in (bins, restored):
+        assert each.update(numbers[150:]) and not each.update(numbers)  # frozen
+    assert restored.edges.tobytes() == bins.edges.tobytes()
+    encoder.edges.assign(bins.edges)
+    dense = encoder.dense(tf.constant(numbers), tf.constant(batch.time)).numpy()
+    names = made.features.dense_names()
+    assert dense.shape == (300, len(names)) and len(made.features.dense_owners()) == len(names)
+    assert not any(name.startswith("rank bin") for name in names)
+    for column in ("price", "user_click_1d", "item_rate_1h", "user_item_recency_click"):
+        index = [c.name for c in made.features.numbers].index(column)
+        values = numbers[:, index].astype(np.float64)
+        if made.features.numbers[index].transform == "log1p":
+            values = np.log1p(values)
+        fitted = values[:200]
+        edges = np.quantile(fitted[~np.isnan(fitted)], np.linspace(0, 1, 5))
+        first = names.index(f"{column} bin 0")
+        assert set(made.features.dense_owners()[first : first + 4]) == {index}
+        for row in range(300):
+            x = values[row]
+            through = [
+                0.0 if np.isnan(x) or high == low else min(max((x - low) / (high - low), 0.0), 1.0)
+                for low, high in itertools.pairwise(edges)
+            ]
+            np.testing.assert_allclose(dense[row, first : first + 4], through, atol=2e-4)
 
 
 def test_times_before_the_epoch_have_an_hour_and_a_day():

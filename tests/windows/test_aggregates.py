@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from streams import SCHEMA, Slide, by_count, by_time, events_at, random_events, same_state
+from streams import SCHEMA, Slide, by_count, by_time, events_at, examples_of, random_events, same_state
 
 from stream_learner import settings
 from stream_learner.errors import ConfigError
+from stream_learner.events import ExampleBatch
 from stream_learner.keys import mix
-from stream_learner.settings import Config, Distinct, Duration
+from stream_learner.settings import Config, Distinct, Duration, Within
 from stream_learner.windows.aggregates import Aggregates
 from stream_learner.windows.columns import aggregate_columns
 
@@ -23,6 +25,7 @@ FOREVER = 10**15
 def config_of(slide: int = 10, field: bool = False, count: int = 0, **aggregates: Any) -> Config:
     """Spans are plain microseconds."""
     aggregates["windows"] = [Duration(w) for w in aggregates.pop("windows", [30, 100])]
+    aggregates["half_lives"] = [Duration(h) for h in aggregates.pop("half_lives", [])]
     aggregates["expire_after"] = Duration(aggregates.pop("expire_after", FOREVER))
     aggregates.setdefault("keys", ["user", "item", "user*item"])
     cut = settings.CountSlides(size=count) if count else None
@@ -42,6 +45,8 @@ class Oracle:
         self.past: dict[str, dict[int, list[tuple[int, str]]]] = {key: {} for key in self.a.keys}
         self.mixed: dict[tuple[int, ...], int] = {}
         self.parts: dict[int, list[int]] = {}  # pair -> its ids
+        self.labels: dict[str, dict[int, list[tuple[int, int]]]] = {key: {} for key in self.a.keys}
+        self.matured = self.matured_positive = 0
         self.edge, self.swept, self.positives, self.examples = 0, 0, 0, 0
         self.expired = self.evicted = 0
         self.field = config.labels.source == "field"
@@ -84,6 +89,7 @@ class Oracle:
         start, end = max(self.edge, slide.start), max(self.edge, slide.start, slide.end)
         entries = self.entries(slide.events)
         overall = (self.positives + 1) / (self.examples + 100)
+        self.slide_start, self.slide_end = slide.start, slide.end  # what decays is as of these, not of the edges
         out = [self.features(entries, row, slide.events, start, end, overall) for row in rows]
         for _, time, kind, ids in entries:
             for key in self.a.keys:
@@ -112,9 +118,21 @@ class Oracle:
                     times += [t for _, t in mine if self.alive(t, window, edge)]
             return times
 
-        return self.values(visible, ids, now, overall)
+        references = {"event": now, "slide_start": self.slide_start, "slide_end": self.slide_end}
+        ends = self.as_of("click") == "slide_end"
+        edge = self.slide_end if ends else self.slide_start
 
-    def values(self, visible: Any, ids: np.ndarray, now: int, overall: float) -> list[float]:
+        def of_rank(pair: str, value: int) -> list[int]:
+            """Times of the clicks that a rank is made of."""
+            times = [t for t, k in self.past[pair].get(value, []) if k == "click"]
+            if ends:
+                times += [t for _, t, k, other in entries if k == "click" and self.key_of(pair, other) == value]
+            return times
+
+        self.reference = {kind: references[self.as_of(kind)] for kind in {*self.counted, "click", self.positive}}
+        return self.values(visible, ids, now, overall, self.slide_start, lambda *pair: (of_rank(*pair), edge))
+
+    def values(self, visible: Any, ids: np.ndarray, now: int, overall: float, start: int, of_rank: Any) -> list[float]:
         windows: list[int | None] = [int(w) for w in self.a.windows] + [None] * self.a.ever
         out: list[float] = []
         for key in self.a.keys:
@@ -134,8 +152,61 @@ class Oracle:
                 for w in windows:
                     pairs = self.pairs_seen(key, ids, pair)
                     block.append(sum(bool(visible(pair, p, "click", w)) for p in pairs))
+            block += self.decays(visible, key, value, overall, start)
+            block += self.between(visible, key, ids, of_rank)
             out += [math.nan] * len(block) if value == 0 else block
         return out
+
+    def decayed(self, visible: Any, key: str, value: int, kind: str, half_life: int) -> float:
+        times = visible(key, value, kind, None)
+        return sum(2.0 ** -(max(0, self.reference[kind] - t) / half_life) for t in times)
+
+    def decays(self, visible: Any, key: str, value: int, overall: float, start: int) -> list[float]:
+        s, halves = self.a.smoothing, [int(h) for h in self.a.half_lives]
+        out = [self.decayed(visible, key, value, k, h) for h in halves for k in self.counted]
+        if self.a.rates:
+            for h in halves:
+                positives = self.decayed(visible, key, value, self.positive, h)
+                out.append((positives + s * overall) / (self.decayed(visible, key, value, "click", h) + s))
+        if self.a.label_rates:
+            known = self.labels[key].get(value, [])
+            weights = [[2.0 ** -(max(0, start - t) / h) for t, _ in known] for h in halves] + [[1.0] * len(known)]
+            totals = [sum(weight) for weight in weights]
+            good = [sum(w * y for w, (_, y) in zip(weight, known, strict=True)) for weight in weights]
+            rate = (self.matured_positive + 1) / (self.matured + 100)
+            out += totals + [(p + s * rate) / (n + s) for p, n in zip(good, totals, strict=True)]
+        return out
+
+    def between(self, visible: Any, key: str, ids: np.ndarray, of_rank: Any) -> list[float]:
+        halves = [int(h) for h in self.a.half_lives]
+        out: list[float] = []
+        value = self.key_of(key, ids)
+        for within in [w for w in self.a.ranks if key in (f"{w.key}*{w.of}", f"{w.of}*{w.key}")]:
+
+            def count(pair: int, half_life: int) -> float:
+                times, edge = of_rank(key, pair)
+                return sum(2.0 ** -(max(0, edge - t) / half_life) for t in times)
+
+            others = self.pairs_seen(within.key, ids, key) - {value}
+            out += [1 + sum(count(p, h) > count(value, h) * (1 + 1e-9) for p in others) for h in halves]
+        for within in [w for w in self.a.shares if key in (f"{w.key}*{w.of}", f"{w.of}*{w.key}")]:
+            whole = self.key_of(within.key, ids)
+            spans = [*(int(w) for w in self.a.windows), *[None] * self.a.ever]
+            parts = [(len(visible(key, value, "click", w)), len(visible(within.key, whole, "click", w))) for w in spans]
+            for h in halves:
+                keys = (key, value), (within.key, whole)
+                parts.append(tuple(self.decayed(visible, k, v, "click", h) for k, v in keys))
+            out += [part / total if total else 0.0 for part, total in parts]
+        return out
+
+    def learn_labels(self, examples: Any, now: int) -> None:
+        for ids, label in zip(examples.ids, examples.label, strict=True):
+            for key in self.a.keys:
+                value = self.key_of(key, ids)
+                if value in self.past[key]:
+                    self.labels[key].setdefault(value, []).append((now, int(label)))
+        self.matured += len(examples)
+        self.matured_positive += int(examples.label.sum())
 
     def pairs_seen(self, key: str, ids: np.ndarray, pair: str) -> set[int]:
         """All pairs ever met with this key's id, held or not."""
@@ -153,13 +224,14 @@ class Oracle:
         return max(t for t, _ in self.past[key][value])
 
     def forget(self, gone: dict[str, set[int]]) -> int:
-        for d in self.a.distinct:
+        for d in [*self.a.distinct, *self.a.ranks, *self.a.shares]:
             pair = f"{d.key}*{d.of}" if f"{d.key}*{d.of}" in self.a.keys else f"{d.of}*{d.key}"
             column = SCHEMA.ids.index(d.key)
             gone[pair] |= {p for p in self.past[pair] if self.parts[p][column] in gone[d.key]}
         for key, values in gone.items():
             for value in values:
                 del self.past[key][value]
+                self.labels[key].pop(value, None)
         return sum(len(values) for values in gone.values())
 
     def forget_expired(self, edge: int) -> None:
@@ -183,6 +255,8 @@ class Oracle:
 
 
 BOTH = [Distinct(key="user", of="item"), Distinct(key="item", of="user")]
+PAIRS = [Within(key="user", of="item"), Within(key="item", of="user")]
+FADING: dict[str, Any] = {"half_lives": [3, 40], "label_rates": True, "shares": PAIRS, "ranks": PAIRS[:1]}
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
     "starts": {"as_of": {"click": "slide_start", "purchase": "slide_start", "cart": "slide_end"}, "distinct": BOTH},
@@ -201,6 +275,13 @@ CASES: dict[str, dict[str, Any]] = {
     "ever alone": {"windows": [], "distinct": BOTH},
     "by count": {"count": 17, "distinct": BOTH, "panes": 7},
     "by count, long slides": {"count": 90, "distinct": BOTH, "as_of": {"click": "slide_end"}, "windows": [7, 33]},
+    "fading": FADING,
+    "fading, slide ends": {**FADING, "as_of": {"click": "slide_end", "purchase": "slide_start"}, "ranks": PAIRS},
+    "fading, slide starts": {**FADING, "as_of": {"click": "slide_start"}, "windows": [10], "recency": False},
+    "fading, expiring": {**FADING, "expire_after": 60, "distinct": BOTH, "rates": False, "ever": False},
+    "fading, few keys": {**FADING, "max_keys": 16, "counts": ["click"], "ranks": PAIRS},
+    "fading, by count": {**FADING, "count": 17, "distinct": BOTH[:1]},
+    "fading, explicit labels": {**FADING, "field": True},
     "by count, expiring": {"count": 5, "distinct": BOTH, "expire_after": 50, "max_keys": 20, "panes": 2},
 }
 
@@ -219,6 +300,12 @@ def clicks(slide: Slide, rng: np.random.Generator) -> np.ndarray:
     return rows[rng.random(len(rows)) < 0.8]  # an example need not be made of every click
 
 
+def matured(slide: Slide, rng: np.random.Generator) -> ExampleBatch:
+    """Some clicks with labels; which, and that they come from the slide itself, does not matter here."""
+    rows = clicks(slide, rng)
+    return replace(examples_of(slide.events, rows), label=(rng.random(len(rows)) < 0.3).astype(np.float32))
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_definitions(case: str, seed: int) -> None:
@@ -228,11 +315,15 @@ def test_equals_the_definitions(case: str, seed: int) -> None:
     oracle.learn_pairs(slides[0].events.concat([slide.events for slide in slides]))
     rng = np.random.default_rng(seed)
     kinds = [column.kind for column in aggregates.columns]
-    exact = [kind != "rate" for kind in kinds]
+    exact = [kind not in ("rate", "decayed", "share") for kind in kinds]
     for slide in slides:
         rows = clicks(slide, rng)
         got = aggregates.step(slide.events, rows, slide.start, slide.end)
         expected = np.array(oracle.step(slide, rows.tolist())).reshape(len(rows), len(kinds))
+        labelled = matured(slide, rng)
+        now = slide.end - bool(config.slides.by_count)  # the next slide may begin at the last event's time
+        aggregates.take_in_labels(labelled, now)
+        oracle.learn_labels(labelled, now)
         assert got.dtype == np.float32
         np.testing.assert_array_equal(got[:, exact], expected[:, exact].astype(np.float32))
         np.testing.assert_allclose(got, expected, rtol=1e-6)
@@ -252,11 +343,15 @@ def test_restoring_changes_nothing(case: str) -> None:
     for slide in slides:
         state = broken.capture()
         broken.step(slide.events, clicks(slide, rng), slide.start, slide.end)  # lost in the crash
+        broken.take_in_labels(matured(slide, rng), slide.end)
         broken = Aggregates(config, SCHEMA)
         broken.restore(state)
         rows = np.flatnonzero(slide.events.kind == 0)
         a = straight.step(slide.events, rows, slide.start, slide.end)
         b = broken.step(slide.events, rows, slide.start, slide.end)
+        labelled = matured(slide, rng)
+        straight.take_in_labels(labelled, slide.end)
+        broken.take_in_labels(labelled, slide.end)
         assert a.tobytes() == b.tobytes()
         assert same_state(straight.capture(), broken.capture())
         for key in config.aggregates.keys:
@@ -264,7 +359,7 @@ def test_restoring_changes_nothing(case: str) -> None:
                 assert one.tobytes() == other.tobytes()
 
 
-@pytest.mark.parametrize("case", ["events", "ends", "expiring", "few keys", "by count, long slides"])
+@pytest.mark.parametrize("case", ["events", "ends", "expiring", "few keys", "by count, long slides", "fading"])
 def test_table_holds_what_an_example_at_the_end_would_see(case: str) -> None:
     config = config_of(**CASES[case])
     slides = stream_for(config, 1)
@@ -287,7 +382,9 @@ def test_table_holds_what_an_example_at_the_end_would_see(case: str) -> None:
 
         overall = (oracle.positives + 1) / (oracle.examples + 100)
         for item, got in zip(keys.tolist(), values, strict=True):
-            expected = np.array(oracle.values(visible, np.array([0, item, 0, 0], np.uint64), slide.end, overall))[own]
+            ids = np.array([0, item, 0, 0], np.uint64)
+            oracle.reference = dict.fromkeys([*SCHEMA.kinds, "label"], slide.end)
+            expected = np.array(oracle.values(visible, ids, slide.end, overall, slide.end, lambda *pair: ([], 0)))[own]
             np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 

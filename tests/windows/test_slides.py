@@ -119,6 +119,19 @@ def test_counted_cuts_are_those_of_linspace(count: int) -> None:
     assert np.cumsum(sizes).tolist() == np.linspace(71428, n, count + 1).astype(int).tolist()
 
 
+@pytest.mark.parametrize(
+    ("first", "first_size", "edges"),
+    [(50, 20, [20, 40, 50, 90, 130]), (50, "25/2", [12, 25, 37, 50, 90, 130]), (40, 0, [40, 80, 120, 130])],
+)
+def test_the_first_events_may_be_cut_by_a_size_of_their_own(
+    first: int, first_size: int | str, edges: list[int]
+) -> None:
+    events = random_events(np.random.default_rng(1), 130, span=40)
+    slides = CountedSlides(CountSlides(size=40, first=first, first_size=first_size), SCHEMA)
+    slides.add(events)
+    assert np.cumsum([len(slide.events) for slide in closed(slides, ALWAYS)]).tolist() == edges
+
+
 @pytest.mark.parametrize(("size", "first"), [(7, 0), ("7", 3), ("40/3", 0), ("3.5", 1), (500, 2)])
 @pytest.mark.parametrize("seed", range(3))
 def test_counted_slides_are_runs_of_the_sorted_log(size: str | int, first: int, seed: int) -> None:

@@ -10,14 +10,17 @@ from typing import Any
 
 import keras
 
-from stream_learner.learning.models.inputs import ModelInputs, hidden_layers
+from stream_learner.learning.models.inputs import ModelInputs, by_member, hidden_layers
+from stream_learner.learning.models.members import MemberLayer, SeenLayer
 
 
 def build(inputs: ModelInputs) -> Any:
-    """ModelInputs -> keras.Model to a logit [None, 1]."""
-    start = inputs.joined()
+    """ModelInputs -> keras.Model to logits [None, members]."""
+    joined = inputs.joined()
+    start = SeenLayer(inputs.masks(), name="seen")(joined)
     crossed = start
     for index in range(inputs.config.cross_layers):
-        crossed = start * keras.layers.Dense(start.shape[-1], name=f"cross_{index}")(crossed) + crossed
-    both = keras.layers.Concatenate(name="crossed_and_deep")([crossed, hidden_layers(inputs, start)])
-    return keras.Model(inputs.all(), keras.layers.Dense(1, name="logit")(both))
+        crossed = start * MemberLayer(start.shape[-1], name=f"cross_{index}")(crossed) + crossed
+    if inputs.config.hidden:
+        crossed = keras.layers.Concatenate(name="crossed_and_deep")([crossed, hidden_layers(inputs, joined)])
+    return keras.Model(inputs.all(), by_member(MemberLayer(1, name="logit")(crossed)))

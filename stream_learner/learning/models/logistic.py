@@ -6,12 +6,12 @@ from typing import Any
 
 import keras
 
-from stream_learner.learning.models.inputs import ModelInputs
+from stream_learner.learning.models.inputs import ModelInputs, by_member, linear_logits
 
 
 def build(inputs: ModelInputs) -> Any:
-    """ModelInputs -> keras.Model to a logit [None, 1]."""
-    logit = keras.layers.Dense(1, name="logit")(inputs.dense)
+    """ModelInputs -> keras.Model to logits [None, members]."""
+    logits = by_member(linear_logits(inputs))
     for vector in inputs.vectors.values():
-        logit = logit + keras.ops.sum(vector, axis=1, keepdims=True)
-    return keras.Model(inputs.all(), logit)
+        logits = logits + keras.ops.sum(vector, axis=1, keepdims=True)
+    return keras.Model(inputs.all(), logits)

@@ -6,10 +6,9 @@ from typing import Any
 
 import keras
 
-from stream_learner.learning.models.inputs import ModelInputs, hidden_layers
+from stream_learner.learning.models.inputs import ModelInputs, by_member, deep_logits
 
 
 def build(inputs: ModelInputs) -> Any:
-    """ModelInputs -> keras.Model to a logit [None, 1]."""
-    out = hidden_layers(inputs, inputs.joined())
-    return keras.Model(inputs.all(), keras.layers.Dense(1, name="logit")(out))
+    """ModelInputs -> keras.Model to logits [None, members]."""
+    return keras.Model(inputs.all(), by_member(deep_logits(inputs, inputs.joined())))
