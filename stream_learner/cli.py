@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_archive(commands.add_parser("archive", help="write the configured topics to files that can be replayed"))
     _add_config(commands.add_parser("config", help="check, show or describe a config file"))
     _add_checkpoints(commands.add_parser("checkpoints", help="list, compare, roll back and pin versions"))
-    _add_gate(commands.add_parser("gate", help="rehearse the gate's thresholds"))
+    _add_gate(commands.add_parser("gate", help="rehearse the gate's thresholds, or override its next verdict"))
     _add_dashboard(commands.add_parser("dashboard", help="the dashboard of a state folder, also without a worker"))
     _add_report(commands.add_parser("report", help="the dashboard of a state folder as one HTML file"))
     return parser

@@ -244,6 +244,8 @@ def _outside(config: Config) -> Iterator[str]:
 def _positive(config: Config) -> Iterator[tuple[str, Duration]]:
     yield "gate.interval", config.gate.interval
     yield "gate.evidence_window", config.gate.evidence_window
+    if config.canary.duration is not None:
+        yield "canary.duration", config.canary.duration
     yield "snapshot.interval", config.snapshot.interval
     yield "lease.timeout", config.lease.timeout
     yield "lease.heartbeat", config.lease.heartbeat

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stream_learner import config as configs
+from stream_learner.decisions import Decisions, Means
 from stream_learner.durable import make_folder, recover_folder
 from stream_learner.errors import ConfigError, StateError
 from stream_learner.events import EventBatch, ExampleBatch
@@ -28,6 +29,7 @@ from stream_learner.ingest.source import Partition, Source
 from stream_learner.intake import Intake
 from stream_learner.journal import Command, FileJournal
 from stream_learner.judging.judge import Judge
+from stream_learner.judging.score_log import ScoreLog
 from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.features import feature_schema
 from stream_learner.learning.learner import Learned, Learner
@@ -88,6 +90,7 @@ class Worker:
         self.tally = Tally()
         self.journal = FileJournal(state / "journal.jsonl", lease.prove)
         self.verdicts = VerdictLog(state / "verdicts.jsonl", lease.prove)
+        self.scores = ScoreLog(state / "scores.jsonl", wanted=config.judging.score_log, fence=lease.prove)
         self.snapshots = Snapshots(state / "snapshots", config.snapshot.keep, token=lease.token, fence=lease.prove)
         self.commands = Commands(state / "commands", lease.prove)
         reading = around.source, self.journal, around.letters, self.tally
@@ -101,6 +104,10 @@ class Worker:
         self.judge = Judge(config, self.schema, features)
         self.publisher = Publisher(config, features, self.aggregates.columns, self.learner, lease)
         self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)
+        means = Means(self._record, around.metrics.decided, self._occasion, self.writer.drain)
+        self.decisions = Decisions(
+            config, self.learner, self.replay, self.judge, self.publisher, self.aggregates, means
+        )
         self._snapshot_at: int | None = None  # slide end of the last snapshot, us
         self._captured_at = time.monotonic()
         self._head = configs.model_head(config)
@@ -149,6 +156,7 @@ class Worker:
         with self._stage("score"):
             examples = self._arrived(events, rows, numbers, slide)
             self.judge.arrived(examples, slide)
+            self.judge.canary.arrived(examples.logit_champion, self.learner.score_previous(examples))
         with self._stage("attribution"):
             matured = self.attribution.step(events, rows, examples, slide.end)
             self.tally.joined(len(rows), len(matured.examples), matured.positives, matured.purchases, matured.unmatched)
@@ -156,6 +164,11 @@ class Worker:
             candidate = self.learner.score(matured.examples) if self.learner.has_learned else None
             champion = self.learner.score_champion(matured.examples)
             self.judge.matured(matured.examples, candidate, champion, slide)
+            labels, previous = matured.examples.label, self.learner.score_previous(matured.examples)
+            self.judge.canary.matured(champion, previous, labels)
+            self._retrying(
+                lambda: self.scores.line(slide.number, slide.end, candidate, champion, labels), "scores.jsonl"
+            )
         with self._stage("learn"):
             learned = self.learner.learn(matured.examples, self.replay, slide.number)
         self._last_end = slide.end
@@ -173,14 +186,10 @@ class Worker:
     def _show(self, slide: Slide, learned: Learned) -> None:
         """Metrics and one log line; nothing here reaches the model."""
         self.around.metrics.closed(self, learned)
-        told: dict[str, Any] = {
-            "slide": slide.number,
-            "end_us": slide.end,
-            "events": len(slide.events),
-            "learned": learned.rows,
-        }
-        told |= {"replayed": learned.replayed, "loss": learned.mean_loss, "pending": len(self.attribution)}
-        log.info("slide closed", extra={"fields": {**told, "champion": self.publisher.champion}})
+        told: dict[str, Any] = {"slide": slide.number, "end_us": slide.end, "events": len(slide.events)}
+        told |= {"learned": learned.rows, "replayed": learned.replayed, "loss": learned.mean_loss}
+        told |= {"pending": len(self.attribution), "champion": self.publisher.champion}
+        log.info("slide closed", extra={"fields": told})
 
     def _without_repeats(self, slide: Slide) -> EventBatch:
         events = slide.events
@@ -218,7 +227,7 @@ class Worker:
         """What a slide becomes, in nine steps; 1 to 3 here, 4 to 9 in order on the writer thread (`_write`).
 
         1 the slide is closed: its events are in no other
-        2 verdict, appended to verdicts.jsonl; a pass makes the candidate champion in state
+        2 canary and verdict, appended to verdicts.jsonl; a pass makes the candidate champion in state
         3 capture: everything below works on copies, and learning goes on
         4 dead letters are flushed
         5 the version is written under a temporary name, checked and renamed
@@ -230,13 +239,9 @@ class Worker:
         A crash before 6 works the slides since the last snapshot again and comes to the same versions; a restore
         repeats 7 to 9. When `snapshot.max_waiting` captures wait, learning waits.
         """
-        version = None
-        verdict = self._verdict(slide)  # 2
-        if verdict is not None and verdict.passed:
-            self.learner.promote()
-            occasion = self._occasion(verdict.to_json())
-            version = self.publisher.promoted(occasion, self.aggregates, self.judge.sample())
-            self.judge.published(slide.end)
+        version = self.decisions.canary(slide)  # 2
+        if version is None and (verdict := self._verdict(slide)) is not None:
+            version = self.decisions.act_on(verdict, slide)
         if version is not None or self._snapshot_due(slide.end):
             self._capture(version)  # 3
 
@@ -244,11 +249,14 @@ class Worker:
         if not self.judge.due(slide.end):
             return None
         verdict = self.judge.verdict(slide, finite=self.learner.finite(), champion=self.publisher.champion)
-        self._retrying(lambda: self.verdicts.append(verdict.to_json()), "verdicts.jsonl")
+        self._record(verdict.to_json())
         self.tally.judged(verdict.passed)
         self.around.metrics.verdict(passed=verdict.passed, psi=self.judge.psi)
         log.info("slide %d %s", slide.number, verdict.reason)
         return verdict
+
+    def _record(self, line: dict[str, Any]) -> None:
+        self._retrying(lambda: self.verdicts.append(line), "verdicts.jsonl")
 
     def _occasion(self, verdict: dict[str, Any]) -> Occasion:
         number, end = self.intake.slides.number - 1, self._last_end or 0
@@ -294,9 +302,10 @@ class Worker:
     def _prune(self, pins: list[int]) -> None:
         """Step 9. What an operator has named and the worker is at, or has not come to yet, is kept as well."""
         entries = self.journal.entries[max(self.intake.applied - 1, 0) :]
-        ahead = (entry.arguments["version"] for entry in entries if isinstance(entry, Command))
-        waiting = (command.version for command in self.commands.pending())
-        pruned = self.publisher.checkpoints.prune({*pins, *waiting, *(int(version or 0) for version in ahead)})
+        ahead = [entry.arguments for entry in entries if isinstance(entry, Command)]
+        waiting = [command.arguments for command in self.commands.pending()]
+        named = {int(arguments.get("version") or 0) for arguments in (*ahead, *waiting)}
+        pruned = self.publisher.checkpoints.prune({*pins, *named})
         for name, reason in pruned.failed.items():
             log.warning("version %s could not be pruned: %s", name, reason)
         for problem in self.snapshots.prune():
@@ -315,10 +324,10 @@ class Worker:
                 continue
             refusal = self._refusal(command)
             if refusal is not None:
-                log.error("%s %d refused: %s", command.name, command.version, refusal)
+                log.error("%s refused: %s", command, refusal)
                 self.commands.done(command.id)
                 continue
-            entry = self.intake.decide(command.name, {"version": command.version}, command.id)
+            entry = self.intake.decide(command.name, command.arguments, command.id)
             if entry is None:
                 return  # older entries are being obeyed; this one waits its turn
             self.commands.done(command.id)
@@ -327,26 +336,18 @@ class Worker:
     def _refusal(self, command: OperatorCommand) -> str | None:
         """Why a command cannot be carried out: asked before it is journaled, for the journal is obeyed."""
         self.writer.drain()
+        if "version" not in command.arguments:
+            return None
         try:
-            self.publisher.require(command.version)
+            self.publisher.require(int(command.arguments["version"] or 0))
         except (ConfigError, StateError) as error:
             return str(error)
         return None
 
     def _carry_out(self, entry: Command) -> None:
-        version = int(entry.arguments["version"] or 0)
-        log.info("slide %d: %s version %d", entry.slide, entry.name, version)
-        pins = self.publisher.pins
-        act = {"rollback": self._roll_back, "pin": pins.add, "unpin": pins.discard}[entry.name]
-        act(version)
-
-    def _roll_back(self, to: int) -> None:
-        """Republishes an older version under a new number: the pointer never moves back."""
-        self.writer.drain()  # its files may still be waiting to be written
-        verdict = {"verdict": "rollback", "reason": f"rolled back to version {to} by an operator"}
-        version = self.publisher.rolled_back(self._occasion(verdict), to, self.judge.sample())
-        self.judge.published(self._last_end or 0, rollback=True)
-        self._capture(version)
+        version = self.decisions.carry_out(entry, self._last_end or 0)
+        if version is not None:
+            self._capture(version)
 
     # ---- state ----------------------------------------------------------------------------------------------
 
@@ -361,6 +362,7 @@ class Worker:
             "replay": self.replay,
             "judge": self.judge,
             "publisher": self.publisher,
+            "scores": self.scores,
         }
         return parts if self.identities is None else {**parts, "identities": self.identities}
 
@@ -378,6 +380,7 @@ class Worker:
             log.error("snapshot %s is not whole (%s), taking the one before", rejected.path, rejected.reason)
         if snapshot is None:
             self.verdicts.cut(0)
+            self.scores.begin()
             return
         configs.require_same_model(snapshot.head, self.config)
         for name, part in self._parts().items():
@@ -396,4 +399,5 @@ class Worker:
         self.around.letters.close()
         self.around.announcer.close()
         self.verdicts.close()
+        self.scores.close()
         self.journal.close()

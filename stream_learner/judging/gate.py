@@ -34,6 +34,7 @@ class Gate:
         self._asked_at: int | None = None
         self._published_at: int | None = None
         self._rolled_back_at: int | None = None
+        self._override: str | None = None  # why the next verdict is to pass
         self._drift_since: int | None = None  # first time in this evidence period that drift was above its threshold
 
     def observe(self, candidate: Logits, champion: Logits, labels: NDArray[np.float32], slide_end: int) -> None:
@@ -59,6 +60,11 @@ class Gate:
         evidence, comparison = self._window.total(), Comparison.of(self._gains, self._config.alpha)
         rules = self._rules(question, evidence, comparison)
         passed, reason = self._answer(question, evidence, rules)
+        override = self._overridden(question, evidence) if not passed else None
+        if override is not None:
+            passed, reason = True, f"by override ({override}); by the rules: {reason}"
+        if passed:
+            self._override = None
         if question.parent is None and all(rule.passed for rule in checks.enough(evidence, self._config)):
             self._window.clear()  # a first version is not held to the scores of the model's first hours
         return Verdict(
@@ -72,7 +78,21 @@ class Gate:
             evidence={**evidence.numbers(), **comparison.numbers()},
             psi=dict(question.psi),
             baselines=dict(question.baselines),
+            degraded=question.parent is not None and evidence.comparable and comparison.worse,
+            override=override,
         )
+
+    def override(self, why: str | None) -> None:
+        """Lets the next verdict pass whatever the rules say, but for weights that are not finite; None = no longer."""
+        self._override = why
+
+    def _overridden(self, question: Question, evidence: Evidence) -> str | None:
+        return self._override if question.finite and evidence.alone.n > 0 else None
+
+    def restarted(self) -> None:
+        """The candidate is another one now: what was gathered about the one before speaks for nothing."""
+        self._window.clear()
+        self._gains = PairedGains.none()
 
     def published(self, slide_end: int, *, rollback: bool = False) -> None:
         """A version was made of the slide ending there, by verdict or by rollback: evidence starts afresh."""
@@ -125,6 +145,7 @@ class Gate:
             "asked_at": self._asked_at,
             "published_at": self._published_at,
             "rolled_back_at": self._rolled_back_at,
+            "override": self._override,
             "drift_since": self._drift_since,
         }
 
@@ -134,6 +155,7 @@ class Gate:
         self._asked_at = state["asked_at"]
         self._published_at = state["published_at"]
         self._rolled_back_at = state["rolled_back_at"]
+        self._override = state["override"]
         self._drift_since = state["drift_since"]
 
 

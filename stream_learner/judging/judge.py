@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stream_learner.errors import StateError
 from stream_learner.events import EventSchema, ExampleBatch
 from stream_learner.judging.baselines import BASELINES, Baselines
+from stream_learner.judging.canary import Canary
 from stream_learner.judging.drift import InputDrift
 from stream_learner.judging.gate import Gate
 from stream_learner.judging.metrics import finite_or_none, to_logits
@@ -44,6 +45,7 @@ class Judge:
             config.seed,
         )
         self.gate = Gate(config.gate)
+        self.canary = Canary(config.canary)
         self._ranked = config.gate.min_auc is not None
         self.psi: dict[str, float] = {}  # of the last verdict
         self._sample: ExampleBatch | None = None  # rows of the last slide in which something matured
@@ -109,6 +111,7 @@ class Judge:
     def published(self, slide_end: int, *, rollback: bool = False) -> None:
         """A new version is in service: the evidence and the drift reference start afresh."""
         self.gate.published(slide_end, rollback=rollback)
+        self.canary.end()
         self.drift.rebase(slide_end)
 
     def evidence(self) -> dict[str, Any]:
@@ -125,6 +128,7 @@ class Judge:
             "baselines": self.baselines.capture(),
             "drift": self.drift.capture(),
             "gate": self.gate.capture(),
+            "canary": self.canary.capture(),
             "sample": None if self._sample is None else self._sample.capture(),
         }
 
@@ -134,6 +138,7 @@ class Judge:
         self.baselines.restore(state["baselines"])
         self.drift.restore(state["drift"])
         self.gate.restore(state["gate"])
+        self.canary.restore(state["canary"])
         self._sample = None if state["sample"] is None else ExampleBatch.restored(state["sample"])
 
 

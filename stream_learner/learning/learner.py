@@ -22,6 +22,8 @@ from stream_learner.learning.tables import ids_held
 from stream_learner.learning.training import Trainer
 from stream_learner.settings import Config
 
+CATCH_UP_STAGE = 32
+_CATCH_UP_STEP = 1 << 32  # number of the first step of a restart in its slide: beyond those of learning
 BLANK_STAGE = 31  # stage constant of the seeds, so that no two stages share a random stream
 _HINTS = 5  # columns named in the message of a failed step
 
@@ -43,7 +45,9 @@ class Learner:
         self.features = features
         self.candidate = ConversionModel(config, features)
         self.champion = ConversionModel(config, features)
+        self.previous = ConversionModel(config, features) if config.canary.duration is not None else None
         self.has_champion = False
+        self.has_previous = False
         self._config = config
         self._normaliser = Normaliser(features)
         self._trainer = Trainer(self.candidate, config.learning)
@@ -69,6 +73,12 @@ class Learner:
         if not self.has_champion:
             return np.full(len(batch), np.nan, np.float32)
         return self.champion.score(*self._inputs(batch), batch.time)
+
+    def score_previous(self, batch: ExampleBatch) -> NDArray[np.float32]:
+        """The logits of the version before the champion, [n]; NaN but for the time of the champion's canary."""
+        if self.previous is None or not self.has_previous:
+            return np.full(len(batch), np.nan, np.float32)
+        return self.previous.score(*self._inputs(batch), batch.time)
 
     def learn(self, matured: ExampleBatch, replay: Replay, slide: int) -> Learned:
         """Fine-tunes the candidate on a slide's matured examples, in order, mixed with draws from `replay`.
@@ -97,13 +107,36 @@ class Learner:
         return Learned(rows, replayed, steps, total / (rows + replayed) if steps else float("nan"))
 
     def promote(self) -> None:
-        """Makes the candidate, as it is now, the champion."""
-        self.load_champion(self.candidate.values())
+        """Makes the candidate, as it is now, the champion; the champion before is kept where a canary is wanted."""
+        if self.previous is not None and self.has_champion:
+            self.previous.assign(self.champion.values())
+            self.has_previous = True
+        self.champion.assign(self.candidate.values())
+        self.has_champion = True
+
+    def let_previous_go(self) -> None:
+        """The canary is over."""
+        self.has_previous = False
+
+    def restart(self, replay: Replay, slide: int, steps: int) -> int:
+        """The candidate goes on from the champion: its weights, fresh optimizer slots, then `steps` steps on batches
+        drawn from `replay`. Returns the rows replayed."""
+        self.candidate.assign(self.champion.values())
+        self._trainer.forget()
+        self.candidate.encoder.mean.assign(self._normaliser.mean())
+        self.candidate.encoder.deviation.assign(self._normaliser.deviation())
+        blanks = np.random.default_rng([self._config.seed, CATCH_UP_STAGE, slide])
+        size = min(self._config.learning.batch_size, len(replay))
+        for step in range(_CATCH_UP_STEP, _CATCH_UP_STEP + steps if size else 0):
+            batch = replay.draw(size, slide, step)
+            self.candidate.encoder.admit(self._inputs(batch)[0])
+            self._step(batch, blanks, slide, step)
+        return steps * size
 
     def load_champion(self, variables: dict[str, NDArray[Any]]) -> None:
         """Makes a published version the champion. Raises StateError when it is of another config."""
         self.champion.assign(variables)
-        self.has_champion = True
+        self.has_champion, self.has_previous = True, False
 
     def version_variables(self, of: Literal["candidate", "champion"] = "champion") -> dict[str, NDArray[Any]]:
         """Copies of what a version holds of a model: everything that scoring needs, nothing that only learning does."""
@@ -140,6 +173,7 @@ class Learner:
         return {
             "candidate": self._learning_state(),
             "champion": self.champion.values() if self.has_champion else None,
+            "previous": self.previous.values() if self.previous is not None and self.has_previous else None,
             "normaliser": self._normaliser.capture(),
             "learned_rows": self._learned_rows,
         }
@@ -150,6 +184,9 @@ class Learner:
         self.has_champion = state["champion"] is not None
         if self.has_champion:
             self.champion.assign(state["champion"])
+        self.has_previous = state["previous"] is not None
+        if self.previous is not None and self.has_previous:
+            self.previous.assign(state["previous"])
         self._normaliser.restore(state["normaliser"])
         self._learned_rows = int(state["learned_rows"])
 

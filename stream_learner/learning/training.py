@@ -53,6 +53,14 @@ class Trainer:
         loss, taken = self._step(ids, numbers, time, labels)
         return float(loss.numpy()), bool(taken.numpy())
 
+    def forget(self) -> None:
+        """Every slot as before the first step."""
+        self._count.assign(0)
+        for rule, held in ((self._dense_rule, self._dense_slots), (self._table_rule, self._table_slots.values())):
+            for slots in held:
+                for name, slot in slots.items():
+                    slot.assign(tf.fill(slot.shape, np.float32(rule.slots[name])))
+
     def touched(self) -> dict[str, float]:
         """Per table the share of rows that any step has moved."""
         shares = {}

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 PREFIX = "stream_learner"
 FATES = ("accepted", "ignored", "late", "dead", "duplicate")
+DECISIONS = (
+    "canary_passed",
+    "canary_rolled_back",
+    "restart_from_champion",
+    "rollback_serving",
+    "override",
+    "override_cancelled",
+)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # about 3 steps a decade
@@ -107,6 +115,10 @@ class WorkerMetrics:
         for feature, value in psi.items():
             self.feature_psi.labels(feature).set(value)
 
+    def decided(self, what: str) -> None:
+        """A decision beside the verdicts, one of DECISIONS."""
+        self.decisions.labels(what).inc()
+
     def serving(self, version: int, slide_end: int) -> None:
         """The champion pointer moved to `version`, made of the slide that ended at `slide_end` (us)."""
         self.champion_version.set(version)
@@ -178,6 +190,8 @@ class WorkerMetrics:
         )
         self.feature_psi = self._gauge("feature_psi", "PSI of arriving against reference examples", "feature")
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
+
+        self.decisions = self._counter("decisions_total", f"Other decisions: {', '.join(DECISIONS)}", "decision")
 
     def _publishing(self) -> None:
         self.champion_version = self._gauge("champion_version", "Number of the version in service, 0 = none")

@@ -96,7 +96,7 @@ class Routes:
             if name not in _ALLOWED:
                 raise ConfigError(f"{name!r} is not one of {', '.join(_ALLOWED)}")
             self.board.require(version)
-            command_id = self._commands.submit(name, version)
+            command_id = self._commands.submit(name, version=version)
         except ConfigError as error:
             return _text(HTTPStatus.BAD_REQUEST, str(error))
         except StreamLearnerError as error:

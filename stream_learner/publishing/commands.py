@@ -21,15 +21,19 @@ from stream_learner.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-CommandName = Literal["rollback", "pin", "unpin"]
+CommandName = Literal["rollback", "pin", "unpin", "override", "cancel_override"]
 
 
 class OperatorCommand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """rollback: republish `version` under a new number; pin, unpin: keep `version` from being pruned, or no longer."""
+    """rollback: republish `version` under a new number; pin, unpin: keep `version` from being pruned, or no longer;
+    override: publish at the next verdict, for a `reason`; cancel_override: no longer."""
 
     id: str
     name: CommandName
-    version: int
+    arguments: dict[str, int | str | bool | None]
+
+    def __str__(self) -> str:
+        return " ".join([self.name, *(f"{name} {value}" for name, value in self.arguments.items())])
 
 
 class Commands:
@@ -39,16 +43,16 @@ class Commands:
         self._folder = folder
         self._fence = fence
 
-    def submit(self, name: str, version: int) -> str:
+    def submit(self, name: str, **arguments: int | str | bool | None) -> str:
         """Leaves a command for the worker and returns its id. An unknown name is a `ConfigError`.
 
-        Whether the version exists is for the caller to ask first (`Checkpoints.require`).
+        Whether what it names exists is for the caller to ask first (`Checkpoints.require`).
         """
         if name not in get_args(CommandName):
             raise ConfigError(f"unknown command {name!r}; allowed: {', '.join(get_args(CommandName))}")
         make_folder(self._folder)
         command_id = f"{self._next_number():08d}-{secrets.token_hex(4)}"
-        command = OperatorCommand(id=command_id, name=name, version=version)  # type: ignore[arg-type]
+        command = OperatorCommand(id=command_id, name=name, arguments=arguments)  # type: ignore[arg-type]
         write_file(self._folder / f"{command_id}.json", msgspec.json.encode(command) + b"\n")
         return command_id
 

@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
         _print(args, diff(*pair), render_diff(*pair))
     else:
         checkpoints.require(args.version)
-        command_id = Commands(state / "commands").submit(args.action, args.version)
+        command_id = Commands(state / "commands").submit(args.action, version=args.version)
         text = (
             f"{args.action} {args.version} left for the worker on {state}; it acts between two slides, or at its start"
         )

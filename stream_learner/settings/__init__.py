@@ -5,7 +5,7 @@ model, so a snapshot made under other values is refused) unless marked `operatio
 """
 
 from stream_learner.settings.base import Duration, Secret, Section
-from stream_learner.settings.gate import Gate
+from stream_learner.settings.gate import Canary, Gate
 from stream_learner.settings.judging import Drift, Judging, JudgingSpan
 from stream_learner.settings.learning import Features, IdFeature, Learning, NumericFeature, Replay
 from stream_learner.settings.operating import (
@@ -36,6 +36,7 @@ __all__ = [
     "Aggregates",
     "Announce",
     "AsOf",
+    "Canary",
     "Checkpoints",
     "Config",
     "CountSlides",

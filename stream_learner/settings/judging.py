@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from stream_learner.settings.base import Duration, Section, section, span
+from stream_learner.settings.base import Duration, Section, op, section, span
 
 
 class JudgingSpan(Section, frozen=True):
@@ -30,6 +30,10 @@ class Judging(Section, frozen=True):
     exact_max: Annotated[
         int, Meta(description="examples up to which AUC is exact; beyond, on 65,536 score levels", ge=1000)
     ] = 2_000_000
+    score_log: Annotated[
+        bool,
+        op("append every matured pair of scores to scores.jsonl in the state folder, for `gate simulate --scores`"),
+    ] = False
     baseline_smoothing: Annotated[
         float, Meta(description="prior examples in the item and user rate baselines", gt=0)
     ] = 20.0

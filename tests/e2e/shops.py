@@ -65,7 +65,9 @@ CONFIG: dict[str, Any] = {
         "max_ne": 5.0,
         "calibration": [0.01, 100.0],
         "max_psi": 100.0,
+        "cool_down": "20m",
     },
+    "canary": {"duration": "25m", "max_shift": 100.0},
     "checkpoints": {"keep": 50},
     "snapshot": {"interval": "15m", "least_pause": "0s"},
     "observing": {"port": 0},
@@ -104,3 +106,12 @@ def last_closed_slide_end(folder: Path) -> int:
     watermark = min(int(part.max()) for part in times) - LATENESS_US
     ends = np.unique(np.concatenate(times) // SLIDE_US) * SLIDE_US + SLIDE_US
     return int(ends[ends <= watermark].max())
+
+
+def grow(live: Path, whole: Path, begin: float, end: float) -> None:
+    """Appends the lines of `whole` between two shares of each file."""
+    live.mkdir(exist_ok=True)
+    for source in sorted(whole.iterdir()):
+        lines = source.read_bytes().splitlines(keepends=True)
+        with (live / source.name).open("ab") as file:
+            file.writelines(lines[int(begin * len(lines)) : int(end * len(lines))])

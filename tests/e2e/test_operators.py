@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from processes import Background, Outcome, assert_equal, changed, learner, outcome, version_numbers, write_config
-from shops import CONFIG, last_closed_slide_end, write_shop
+from shops import CONFIG, grow, last_closed_slide_end, write_shop
 
 from stream_learner.publishing.checkpoints import Checkpoints
 from stream_learner.publishing.manifest import Manifest
@@ -65,15 +65,6 @@ def test_commands_to_a_stopped_worker_wait_for_its_start(tmp_path: Path) -> None
     assert second.versions[:-1] == first.versions  # there was nothing new in the log
     assert second.report["model_sha256"] == first.report["model_sha256"]  # the candidate stays as it was
     assert_rolled_back(state, target, parent)
-
-
-def grow(live: Path, whole: Path, begin: float, end: float) -> None:
-    """Appends the lines of `whole` between two shares of each file."""
-    live.mkdir(exist_ok=True)
-    for source in sorted(whole.iterdir()):
-        lines = source.read_bytes().splitlines(keepends=True)
-        with (live / source.name).open("ab") as file:
-            file.writelines(lines[int(begin * len(lines)) : int(end * len(lines))])
 
 
 def to_the_end(folder: Path, config: Path, events: Path, state: Path, *more: str | Path) -> Outcome:

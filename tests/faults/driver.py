@@ -79,7 +79,7 @@ def _install_commands(order: Order) -> None:
         run_slide(self, slide)
         for number, name, which in order.commands:
             if number == slide.number:
-                self.commands.submit(name, self.publisher.versions[which])
+                self.commands.submit(name, version=self.publisher.versions[which])
 
     Worker.run_slide = then_command  # type: ignore[method-assign]
 

@@ -306,3 +306,40 @@ def test_a_restored_gate_goes_on_bit_for_bit(cut):
     assert rest == list(run(again, range(cut + 1, 25)))
     verdicts = [json.loads(text)["passed"] for text in before + rest]
     assert True in verdicts and False in verdicts
+
+
+def test_an_override_passes_the_next_verdict_and_says_so():
+    gate = Gate(rules())
+    gate.override("campaign starts at noon")
+    verdict = asked(gate, candidate=0.5, champion=1.0, n=5000)
+    assert verdict.passed and verdict.override == "campaign starts at noon"
+    assert verdict.reason.startswith("passed: by override (campaign starts at noon); by the rules: proven worse")
+    again = gate.judge(question())
+    assert not again.passed and again.override is None  # it was for one verdict
+
+
+def test_an_override_can_be_cancelled_and_never_passes_what_cannot_be_served():
+    gate = Gate(rules())
+    gate.override("why not")
+    assert not asked(gate, candidate=0.5, champion=1.0, n=5000, finite=False).passed
+    assert gate.judge(question()).passed  # it was still waiting
+    gate.override("why not")
+    gate.override(None)
+    assert not gate.judge(question()).passed
+
+
+def test_an_override_of_what_passes_anyway_is_spent():
+    gate = Gate(rules())
+    gate.override("to be sure")
+    verdict = asked(gate)
+    assert verdict.passed and verdict.override is None
+    gate.published(HOUR)
+    assert not asked(gate, candidate=0.5, champion=1.0, n=5000, slide_end=5 * HOUR).passed
+
+
+def test_a_candidate_proven_worse_is_degraded_and_a_restarted_one_begins_afresh():
+    gate = Gate(rules())
+    verdict = asked(gate, candidate=0.5, champion=1.0, n=5000)
+    assert verdict.degraded and not asked(Gate(rules())).degraded
+    gate.restarted()
+    assert not gate.judge(question()).degraded and gate.judge(question()).evidence["since_version_n"] == 0

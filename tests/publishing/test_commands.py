@@ -17,11 +17,11 @@ from stream_learner.publishing.verdict_log import VerdictLog, read_verdicts
 def test_commands_wait_in_order_until_they_are_done(tmp_path: Path) -> None:
     inbox = Commands(tmp_path / "commands")
     assert inbox.pending() == []
-    ids = [inbox.submit(name, version) for name, version in (("pin", 3), ("rollback", 2), ("unpin", 3))]
+    ids = [inbox.submit(name, version=version) for name, version in (("pin", 3), ("rollback", 2), ("unpin", 3))]
     expected = [
-        OperatorCommand(id=ids[0], name="pin", version=3),
-        OperatorCommand(id=ids[1], name="rollback", version=2),
-        OperatorCommand(id=ids[2], name="unpin", version=3),
+        OperatorCommand(id=ids[0], name="pin", arguments={"version": 3}),
+        OperatorCommand(id=ids[1], name="rollback", arguments={"version": 2}),
+        OperatorCommand(id=ids[2], name="unpin", arguments={"version": 3}),
     ]
     assert inbox.pending() == expected == Commands(tmp_path / "commands").pending()
     inbox.done(ids[0])
@@ -29,31 +29,34 @@ def test_commands_wait_in_order_until_they_are_done(tmp_path: Path) -> None:
     assert inbox.pending() == expected[1:]
     for command_id in ids:
         inbox.done(command_id)
-    assert inbox.submit("pin", 1) > ids[-1]  # numbers are not used again
+    assert inbox.submit("pin", version=1) > ids[-1]  # numbers are not used again
 
 
 def test_unknown_commands_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown command 'explode'; allowed: rollback, pin, unpin"):
-        Commands(tmp_path).submit("explode", 1)
+    with pytest.raises(
+        ConfigError, match="unknown command 'explode'; allowed: rollback, pin, unpin, override, cancel_override"
+    ):
+        Commands(tmp_path).submit("explode", version=1)
 
 
 def test_many_operators_at_once_lose_nothing(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        ids = list(pool.map(lambda v: Commands(tmp_path).submit("pin", v), range(40)))
+        ids = list(pool.map(lambda v: Commands(tmp_path).submit("pin", version=v), range(40)))
     pending = Commands(tmp_path).pending()
     assert sorted(ids) == [c.id for c in pending]
     assert len({c.id.partition("-")[0] for c in pending}) == 40
-    assert sorted(c.version for c in pending) == list(range(40))
+    assert sorted(int(c.arguments["version"] or 0) for c in pending) == list(range(40))
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"id":"x","name":"pin"}', b'{"id":"y","name":"pin","version":1}', b"\xff"]
+    "content",
+    [b"", b"{", b"[]", b'{"id":"x","name":"pin"}', b'{"id":"y","name":"pin","arguments":{"version":1}}', b"\xff"],
 )
 def test_a_file_that_is_no_command_is_set_aside(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     inbox = Commands(tmp_path)
-    good = inbox.submit("pin", 1)
+    good = inbox.submit("pin", version=1)
     (tmp_path / "x.json").write_bytes(content)
     with caplog.at_level(logging.WARNING):
         assert [c.id for c in inbox.pending()] == [good]
