@@ -28,6 +28,7 @@ class Means:
     """What decisions need of the worker around them."""
 
     record: Callable[[dict[str, Any]], None]  # a line of verdicts.jsonl
+    judged: Callable[[Verdict], None]  # the gate has answered
     count: Callable[[str], None]  # a decision, by what was done
     occasion: Callable[[dict[str, Any]], Occasion]
     settle: Callable[[], None]  # returns when all versions made so far are on disk
@@ -54,7 +55,17 @@ class Decisions:
         self._aggregates = aggregates
         self._means = means
 
-    def canary(self, slide: Slide) -> Version | None:
+    def at_slide_end(self, slide: Slide) -> Version | None:
+        """The canary's verdict on the version in service, then, if that stands, the gate's on the candidate."""
+        version = self._canary(slide)
+        if version is not None or not self._judge.due(slide.end):
+            return version
+        verdict = self._judge.verdict(slide, finite=self._learner.finite(), champion=self._publisher.champion)
+        self._tell(slide.number, {**verdict.to_json(), "drift": self._judge.drift_numbers()})
+        self._means.judged(verdict)
+        return self._act_on(verdict, slide)
+
+    def _canary(self, slide: Slide) -> Version | None:
         """Ends the canary of the champion when it has failed, with the version before again, or stood its time."""
         verdict = self._judge.canary.judge(slide.number, slide.end)
         if verdict is None:
@@ -67,7 +78,7 @@ class Decisions:
         self._learner.let_previous_go()
         return None
 
-    def act_on(self, verdict: Verdict, slide: Slide) -> Version | None:
+    def _act_on(self, verdict: Verdict, slide: Slide) -> Version | None:
         """A pass makes the candidate champion; a candidate proven worse is dealt with as `gate.on_degradation` says."""
         if verdict.passed:
             return self._publish(verdict, slide)
@@ -82,7 +93,7 @@ class Decisions:
         self._learner.promote()
         occasion = self._means.occasion(verdict.to_json())
         version = self._publisher.promoted(occasion, self._aggregates, self._judge.sample())
-        self._judge.published(slide.end)
+        self._judge.published(slide.end, self._learner.score_champion)
         if before is not None and self._learner.has_previous:
             self._judge.canary.begin(version.manifest.version, before, slide.end)
         return version
@@ -91,7 +102,7 @@ class Decisions:
         """Republishes an older version under a new number: the pointer never moves back."""
         self._means.settle()  # its files may still be waiting to be written
         version = self._publisher.rolled_back(self._means.occasion(verdict), to, self._judge.sample())
-        self._judge.published(slide_end, rollback=True)
+        self._judge.published(slide_end, self._learner.score_champion, rollback=True)
         return version
 
     def _start_again(self, verdict: Verdict, slide: Slide, target: int | None) -> Version | None:

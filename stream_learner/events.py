@@ -108,8 +108,9 @@ class ExampleBatch(Columns):
     logit_candidate: NDArray[np.float32]  # [n]
     logit_champion: NDArray[np.float32]  # [n]
     logit_served: NDArray[np.float32]  # [n] champion as exported: aggregates aged to its version
-    baseline: NDArray[np.float32]  # [n, 3] probabilities of BASELINES at arrival
+    baseline: NDArray[np.float32]  # [n, 4] probabilities of BASELINES at arrival
     judged: NDArray[np.bool_]  # [n] counts in the lifetime metrics (`judging.span`)
+    unseen: NDArray[np.bool_]  # [n, 2] user, item: in no earlier example (where `judging.slices` asks, else False)
 
     def with_numbers(self, numbers: NDArray[np.float32]) -> ExampleBatch:
         """The same examples with other numbers."""

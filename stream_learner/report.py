@@ -35,7 +35,7 @@ def report(worker: Worker, watch: Stopwatch, events_before: int) -> dict[str, An
     `auc` and its neighbours are the candidate's at arrival, over `judging.span`; `events` are the accepted ones.
     """
     tally, judge, used = worker.tally, worker.judge, watch.read()
-    candidate = judge.lifetime.lifetime("candidate")
+    candidate = judge.board.lifetime("candidate")
     content: dict[str, Any] = {
         "events": tally.accepted,
         "consumed": tally.consumed,
@@ -53,9 +53,11 @@ def report(worker: Worker, watch: Stopwatch, events_before: int) -> dict[str, An
         "pending": len(worker.attribution),
         "slides": tally.slides,
         **candidate,
-        "champion_metrics": judge.lifetime.lifetime("champion"),
-        "served_metrics": judge.lifetime.lifetime("served"),
-        "baselines": {name: judge.lifetime.lifetime(name) for name in BASELINES},
+        "champion_metrics": judge.board.lifetime("champion"),
+        "served_metrics": judge.board.lifetime("served"),
+        "baselines": {name: judge.board.lifetime(name) for name in BASELINES},
+        "slices": judge.slice_metrics(),
+        "drift": judge.drift.report(),
         "verdicts": {"passed": tally.passed, "held": tally.held},
         "versions": list(worker.publisher.versions),
         "champion": worker.publisher.champion,

@@ -12,7 +12,7 @@ import msgspec
 
 from stream_learner.errors import ConfigError
 from stream_learner.ingest.mapping import RecordReader
-from stream_learner.settings import Config, Duration, Section
+from stream_learner.settings import NOVELTY, Config, Duration, Section
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = frozenset({"user", "item", "session", "time", "label", "type", "id"})
@@ -197,6 +197,7 @@ def _learning(config: Config) -> Iterator[str]:
     network = config.learning.network
     if network not in ("logistic", "mlp", "dcn_v2") and not re.fullmatch(r"[\w.]+:\w+", network):
         yield f"learning.network: {network!r}; expected logistic, mlp, dcn_v2 or module:function"
+    yield from _slices(config)
     span = config.judging.span
     for key, value in (("start", span.start), ("end", span.end)):
         if value is not None and _time(value) is None:
@@ -217,10 +218,37 @@ def _gate(config: Config) -> Iterator[str]:
         yield "gate.max_ne: null, and so is min_auc: any first version would pass; give at least one of them"
     if gate.min_auc is not None and not config.judging.windows:
         yield f"gate.min_auc: {gate.min_auc} is taken over the longest of judging.windows, which is empty; name one"
+    for name, floor in gate.slices.items():
+        feature, _, value = name.partition("=")
+        if feature not in config.judging.slices or not value:
+            sliced = ", ".join(config.judging.slices) or "none"
+            yield f"gate.slices.{name}: expected feature=value, the feature one of judging.slices ({sliced})"
+        elif feature in NOVELTY and value not in ("yes", "no", "missing"):
+            yield f"gate.slices.{name}: {feature} is yes, no or missing"
+        if floor.max_ne is None and floor.max_excess is None and floor.calibration is None:
+            yield f"gate.slices.{name}: nothing configured; give max_ne, max_excess or calibration"
+        if floor.calibration is not None and not 0 <= floor.calibration[0] < floor.calibration[1]:
+            yield f"gate.slices.{name}.calibration: {list(floor.calibration)}; expected 0 <= low < high"
     if gate.max_interval is not None and gate.max_interval <= gate.min_interval:
         yield f"gate.max_interval: {gate.max_interval} is not longer than min_interval {gate.min_interval}"
     if config.slides.by_count is None and gate.evidence_window < config.slides.slide:
         yield f"gate.evidence_window: {gate.evidence_window} is shorter than slides.slide {config.slides.slide}"
+
+
+def _slices(config: Config) -> Iterator[str]:
+    judging = config.judging
+    categorical = {name for topic in config.topics.values() for name in topic.categorical}
+    allowed = ", ".join([*sorted(categorical), *NOVELTY])
+    for name in judging.slices:
+        if name not in NOVELTY and name not in categorical:
+            yield f"judging.slices: {name!r} is no categorical feature of any mapping; allowed: {allowed}"
+    yield from _repeated("judging.slices", judging.slices)
+    for name, values in judging.slice_values.items():
+        if name not in judging.slices or name in NOVELTY:
+            yield f"judging.slice_values.{name}: not a categorical feature in judging.slices"
+        yield from _repeated(f"judging.slice_values.{name}", values)
+        if any(value in ("", "other", "missing") for value in values):
+            yield f"judging.slice_values.{name}: '', other and missing are slices of their own; leave them out"
 
 
 def _outside(config: Config) -> Iterator[str]:
@@ -233,6 +261,9 @@ def _outside(config: Config) -> Iterator[str]:
         yield "dead_letters.kind: kafka needs source.kind kafka; use file"
     if config.dedupe.window is not None and all(topic.fields.id is None for topic in config.topics.values()):
         yield f"dedupe.window: {config.dedupe.window}, but no topic maps fields.id; name the field or set null"
+    drift = config.drift
+    if drift.interval > drift.run_length:
+        yield f"drift.interval: {drift.interval} is longer than drift.run_length {drift.run_length}"
     lease = config.lease
     if lease.heartbeat * 3 > lease.timeout:
         yield f"lease.heartbeat: {lease.heartbeat} is more than a third of lease.timeout {lease.timeout}"
@@ -251,6 +282,9 @@ def _positive(config: Config) -> Iterator[tuple[str, Duration]]:
     yield "lease.heartbeat", config.lease.heartbeat
     yield "shutdown.timeout", config.shutdown.timeout
     yield "drift.window", config.drift.window
+    yield "drift.fixed", config.drift.fixed
+    yield "drift.interval", config.drift.interval
+    yield "drift.run_length", config.drift.run_length
     yield "observing.stuck_after", config.observing.stuck_after
     for window in config.judging.windows:
         yield "judging.windows", window

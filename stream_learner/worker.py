@@ -104,7 +104,7 @@ class Worker:
         self.judge = Judge(config, self.schema, features)
         self.publisher = Publisher(config, features, self.aggregates.columns, self.learner, lease)
         self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)
-        means = Means(self._record, around.metrics.decided, self._occasion, self.writer.drain)
+        means = Means(self._record, self._judged, around.metrics.decided, self._occasion, self.writer.drain)
         self.decisions = Decisions(
             config, self.learner, self.replay, self.judge, self.publisher, self.aggregates, means
         )
@@ -163,7 +163,7 @@ class Worker:
         with self._stage("judge"):
             candidate = self.learner.score(matured.examples) if self.learner.has_learned else None
             champion = self.learner.score_champion(matured.examples)
-            self.judge.matured(matured.examples, candidate, champion, slide)
+            self.judge.matured(matured, candidate, champion, slide)
             labels, previous = matured.examples.label, self.learner.score_previous(matured.examples)
             self.judge.canary.matured(champion, previous, labels)
             self._retrying(
@@ -213,6 +213,7 @@ class Worker:
             logit_served=nothing,
             baseline=self.judge.baselines.score(clicks.ids),
             judged=self.judge.in_span(clicks.time, slide.number),
+            unseen=self.judge.slices.arrive(clicks.ids),
         )
         return replace(
             examples,
@@ -239,21 +240,13 @@ class Worker:
         A crash before 6 works the slides since the last snapshot again and comes to the same versions; a restore
         repeats 7 to 9. When `snapshot.max_waiting` captures wait, learning waits.
         """
-        version = self.decisions.canary(slide)  # 2
-        if version is None and (verdict := self._verdict(slide)) is not None:
-            version = self.decisions.act_on(verdict, slide)
+        version = self.decisions.at_slide_end(slide)  # 2
         if version is not None or self._snapshot_due(slide.end):
             self._capture(version)  # 3
 
-    def _verdict(self, slide: Slide) -> Verdict | None:
-        if not self.judge.due(slide.end):
-            return None
-        verdict = self.judge.verdict(slide, finite=self.learner.finite(), champion=self.publisher.champion)
-        self._record(verdict.to_json())
+    def _judged(self, verdict: Verdict) -> None:
         self.tally.judged(verdict.passed)
         self.around.metrics.verdict(passed=verdict.passed, psi=self.judge.psi)
-        log.info("slide %d %s", slide.number, verdict.reason)
-        return verdict
 
     def _record(self, line: dict[str, Any]) -> None:
         self._retrying(lambda: self.verdicts.append(line), "verdicts.jsonl")

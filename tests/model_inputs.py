@@ -80,6 +80,7 @@ def examples(made: Setting, count: int, seed: int, ids: dict[str, list[str]] | N
         logit_candidate=rng.standard_normal(count).astype(np.float32),
         logit_champion=np.full(count, np.nan, np.float32),
         logit_served=np.full(count, np.nan, np.float32),
-        baseline=np.full((count, 3), 0.1, np.float32),
+        baseline=np.full((count, 4), 0.1, np.float32),
         judged=np.ones(count, bool),
+        unseen=np.zeros((count, 2), bool),
     )

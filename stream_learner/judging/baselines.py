@@ -1,4 +1,5 @@
-"""The do-nothing baselines every model is printed beside: the prior, and smoothed rates per item and per user.
+"""The do-nothing baselines every model is printed beside: the prior, smoothed rates per item and per user, and no
+change (the rate of the last slide in which something matured).
 
 All are counts of matured examples, so they know exactly what a model could have learned by then.
 """
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from stream_learner.events import MISSING_ID, EventSchema
 from stream_learner.keys import I64, U64, KeyIndex
 
-BASELINES = ("prior", "item_rate", "user_rate")
+BASELINES = ("prior", "item_rate", "user_rate", "no_change")
 
 _EVICTED_SHARE = 16  # one in so many rows goes at once, so that choosing whom is rare
 
@@ -29,6 +30,7 @@ class Baselines:
         self._smoothing = smoothing
         self._examples = 0
         self._positives = 0
+        self._last = (0, 0)  # examples and positives of the last slide that had any
 
     @property
     def prior(self) -> float:
@@ -36,12 +38,14 @@ class Baselines:
         return (self._positives + 0.5) / (self._examples + 1.0)
 
     def score(self, ids: U64) -> NDArray[np.float32]:
-        """Probabilities [n, 3] in the order of BASELINES for ids [n, k]: (positives + s*prior) / (examples + s).
+        """Probabilities [n, 4] in the order of BASELINES for ids [n, k]: (positives + s*prior) / (examples + s).
 
         An unknown or missing id scores the prior.
         """
         columns = [np.full(len(ids), self.prior)]
         columns += [rate.of(ids, self._smoothing, self.prior) for rate in self._rates.values()]
+        examples, positives = self._last
+        columns += [np.full(len(ids), (positives + self.prior) / (examples + 1.0))]
         return np.stack(columns, axis=1).astype(np.float32)
 
     def update(self, ids: U64, labels: NDArray[np.float32]) -> None:
@@ -49,16 +53,19 @@ class Baselines:
         positive = (labels > 0.5).astype(np.int64)
         self._examples += len(labels)
         self._positives += int(positive.sum())
+        if len(labels):
+            self._last = len(labels), int(positive.sum())
         for rate in self._rates.values():
             rate.count(ids, positive)
 
     def capture(self) -> dict[str, Any]:
         rates = {name: rate.capture() for name, rate in self._rates.items()}
-        return {"examples": self._examples, "positives": self._positives, "rates": rates}
+        return {"examples": self._examples, "positives": self._positives, "last": list(self._last), "rates": rates}
 
     def restore(self, state: dict[str, Any]) -> None:
         self._examples = int(state["examples"])
         self._positives = int(state["positives"])
+        self._last = int(state["last"][0]), int(state["last"][1])
         for name, rate in self._rates.items():
             rate.restore(state["rates"][name])
 

@@ -1,205 +1,148 @@
-"""Input drift: the population stability index of what arrives now against what the champion was trained on.
+"""Four kinds of drift, told apart: of the inputs, of the labels, of the predictions, and of the relation itself.
 
-PSI = sum over bins of (a - r) * ln(a / r), a and r the shares of the arriving and the reference examples in a bin
-(Kullback's symmetric divergence; Siddiqi, Credit Risk Scorecards, 2006, with its rule of thumb of 0.25). A number's
-bins are quantiles of its reference, with a bin of its own for a value that fills a whole quantile and one for
-missing; an id's bins are 16 buckets of its fingerprint, and missing.
+Every `drift.interval` of event time all comparisons are made at once; a test becomes a finding where it stands at the
+false discovery rate interval / (2 run_length) and is large enough to matter, so that neither more features nor more
+traffic bring more alarms. The detectors on the matured loss have the other half of the budget.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_learner.events import MISSING_ID, ExampleBatch
-from stream_learner.judging.growing import GrowingColumn
+from stream_learner.events import ExampleBatch
+from stream_learner.judging import estimate
+from stream_learner.judging.drift_inputs import InputColumns, InputDrift
+from stream_learner.judging.drift_labels import LabelDrift
+from stream_learner.judging.drift_predictions import PredictionDrift
+from stream_learner.judging.drift_relation import RelationDrift
+from stream_learner.judging.drift_tests import KINDS, Finding, Test, findings
 from stream_learner.settings import Drift
 
-ID_BUCKETS = 16
-_SAMPLE_ROWS = 32_768  # rows kept at most: at 10 bins their own noise in PSI is below 0.001
-_ARRIVALS, _TRAINING = 7301, 7302  # stage constants of the two samples' random draws
+Logits = NDArray[np.float32]
+
+_RECALIBRATED_ON = 20_000  # matured examples that the estimate is recalibrated on
+_SHOWN = 50  # findings kept for the report, newest last
 
 
-class InputDrift:
-    """Watches columns of the examples: `numbers` and `ids` map a feature's name to its column in the batch."""
+class DriftWatch:
+    """All detectors, slide by slide. Their state and what they found are part of the snapshot."""
 
-    def __init__(self, numbers: Mapping[str, int], ids: Mapping[str, int], settings: Drift, seed: int) -> None:
-        self._numbers = dict(numbers)
-        self._ids = dict(ids)
+    def __init__(self, columns: InputColumns, settings: Drift, seed: int) -> None:
         self._settings = settings
-        capacity = max(_SAMPLE_ROWS, 4 * settings.min_examples)
-        self._arrivals = _Sample(len(numbers) + len(ids), capacity, (seed, _ARRIVALS))
-        self._training = _Sample(len(numbers) + len(ids), capacity, (seed, _TRAINING))
-        self._rebased_at: int | None = None
-        self._reference: dict[str, _Reference] = {}
+        self.inputs = InputDrift(columns, settings, seed)
+        self.labels = LabelDrift(settings)
+        self.predictions = PredictionDrift(settings)
+        self.relation = RelationDrift(settings)
+        self.alarms: Counter[str] = Counter(dict.fromkeys(KINDS, 0))  # by kind, since the state began
+        self.current: list[Finding] = []  # of the last look, and of the relation since
+        self.tests: list[Test] = []  # of the last look
+        self.last: list[dict[str, Any]] = []  # the newest alarms
+        self._looked_at: int | None = None
+        self._matured: tuple[Logits, Logits] = (np.empty(0, np.float32), np.empty(0, np.float32))
 
-    def observe(self, arrived: ExampleBatch, slide: int, at: int) -> None:
-        """Takes in the examples that arrived in a slide ending at `at` (us), and lets go of what left the window."""
-        self._arrivals.add(self._columns(arrived), slide, at)
-        self._arrivals.keep_after(at - self._settings.window)
+    def arrived(self, examples: ExampleBatch, slide: int, at: int) -> None:
+        """A slide's examples came in; the slide ended at `at`, us."""
+        self.inputs.observe(examples, slide, at)
+        self.predictions.observe(examples.logit_candidate, examples.logit_champion, at)
 
-    def learned(self, matured: ExampleBatch, slide: int, at: int) -> None:
-        """Takes in the examples learned from in that slide: the next version's training window."""
-        self._training.add(self._columns(matured), slide, at)
-        if self._rebased_at is not None:
-            self._training.keep_after(min(self._rebased_at, at - self._settings.window))
+    def matured(
+        self, examples: ExampleBatch, delays: NDArray[np.float32], champion: Logits, slide: int, span: tuple[int, int]
+    ) -> list[Finding]:
+        """Examples got their labels. Returns the new alarms, those of a due look included.
 
-    def rebase(self, at: int) -> None:
-        """At the publishing of a version, whose slide ends at `at`: its training window is the new reference.
-
-        That is what was learned since the version before, and at least over the last `drift.window`.
+        `champion`: its logits [n] as of now, NaN = there is none; `delays`: of the purchases in seconds, NaN = none;
+        `span`: start and end of the slide, us.
         """
-        rows, weights = self._training.columns()
-        judged = len(rows) >= self._settings.min_examples
-        self._reference = {
-            name: _Reference.of(rows[:, column], weights, None if column >= len(self._numbers) else self._settings.bins)
-            for column, name in enumerate(self._names())
-            if judged
-        }
-        self._rebased_at = at
+        start, at = span
+        self.inputs.learned(examples, slide, at)
+        self.labels.matured(examples.label, delays, at)
+        changed = self.relation.matured(champion, examples.label, at - start)
+        scored = np.isfinite(champion)
+        pairs = zip(self._matured, (champion[scored], examples.label[scored]), strict=True)
+        logits, labels = (np.concatenate(pair)[-_RECALIBRATED_ON:] for pair in pairs)
+        self._matured = logits, labels
+        return self._alarm([*self._due_look(at), *changed], at)
 
-    def psi(self) -> dict[str, float]:
-        """PSI by feature, finite and >= 0; empty while either side has fewer than `drift.min_examples` examples."""
-        rows, weights = self._arrivals.columns()
-        if len(rows) < self._settings.min_examples:
+    def published(self, at: int, score: Callable[[ExampleBatch], Logits]) -> None:
+        """A version was made of the slide ending at `at`; `score` gives its logits."""
+        self.inputs.rebase(at)
+        self.labels.rebase(at)
+        sample = self.inputs.training_sample()
+        if sample is not None:
+            self.predictions.rebase(score(sample))
+
+    def psi(self, at: int) -> dict[str, float]:
+        """PSI by input feature as of now; empty while either side has fewer than `drift.min_examples` examples."""
+        return {name: distance.psi for name, distance in self.inputs.distances(at).items()}
+
+    def estimate(self) -> dict[str, float]:
+        """What the champion's metrics on the last `drift.window` of arrivals will probably be once labels come."""
+        recent = self.inputs.recent_sample()
+        if recent is None:
             return {}
+        examples, weights = recent
+        scored = np.isfinite(examples.logit_champion)
+        if not scored.any():
+            return {}
+        offset, slope = estimate.recalibration(*self._matured)
+        return estimate.estimated(examples.logit_champion[scored], offset, slope, weights[scored])
+
+    def numbers(self) -> dict[str, Any]:
+        """For a verdict: the findings that stand, every test of the last look, and the estimate."""
         return {
-            name: self._reference[name].psi(rows[:, column], weights)
-            for column, name in enumerate(self._names())
-            if name in self._reference
+            "findings": [finding.to_json() for finding in self.current],
+            "tests": {f"{t.kind}/{t.subject}/{t.measure}": {"value": t.value, "p": t.chance} for t in self.tests},
+            "estimate": self.estimate(),
         }
 
-    def _names(self) -> list[str]:
-        return [*self._numbers, *self._ids]
+    def report(self) -> dict[str, Any]:
+        """The same for a run's report, with the alarms by kind and the newest of them."""
+        return {"alarms": dict(self.alarms), "last_alarms": list(self.last), **self.numbers()}
 
-    def _columns(self, examples: ExampleBatch) -> NDArray[np.float32]:
-        """Numbers as they are, then ids as bucket numbers; NaN = missing. [n, columns]"""
-        ids = examples.ids[:, list(self._ids.values())]
-        buckets = np.where(ids == MISSING_ID, np.nan, (ids % np.uint64(ID_BUCKETS)).astype(np.float32))
-        numbers = examples.numbers[:, list(self._numbers.values())]
-        return np.concatenate([numbers, buckets.astype(np.float32)], axis=1)
+    def _due_look(self, at: int) -> list[Finding]:
+        """The findings of a look, if it is time for one; else those of the last."""
+        settings = self._settings
+        if self._looked_at is not None and at - self._looked_at < settings.interval:
+            return [finding for finding in self.current if finding.kind != "relation"]
+        since = settings.interval if self._looked_at is None else at - self._looked_at
+        self._looked_at = at
+        self.tests = [*self.inputs.tests(self.inputs.distances(at)), *self.labels.tests(at), *self.predictions.tests()]
+        return findings(self.tests, min(0.5, since / settings.run_length) / 2)
+
+    def _alarm(self, found: list[Finding], at: int) -> list[Finding]:
+        """An alarm is a finding that the slide before did not have."""
+        known = {finding.name for finding in self.current}
+        self.current = found
+        fresh = [finding for finding in found if finding.name not in known]
+        self.alarms.update(finding.kind for finding in fresh)
+        self.last = [*self.last, *({"slide_end": at, **finding.to_json()} for finding in fresh)][-_SHOWN:]
+        return fresh
 
     def capture(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {name: getattr(self, name).capture() for name in KINDS}
         return {
-            "arrivals": self._arrivals.capture(),
-            "training": self._training.capture(),
-            "rebased_at": self._rebased_at,
-            "reference": {name: reference.capture() for name, reference in self._reference.items()},
+            **parts,
+            "alarms": dict(self.alarms),
+            "current": [finding.to_json() for finding in self.current],
+            "tests": [asdict(test) for test in self.tests],
+            "last": [dict(entry) for entry in self.last],
+            "looked_at": self._looked_at,
+            "matured": [column.copy() for column in self._matured],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._arrivals.restore(state["arrivals"])
-        self._training.restore(state["training"])
-        self._rebased_at = None if state["rebased_at"] is None else int(state["rebased_at"])
-        self._reference = {name: _Reference.restored(part) for name, part in state["reference"].items()}
-
-
-class _Reference:
-    """One feature's bins and the share of the training window in each; the last bin is `missing`."""
-
-    def __init__(self, edges: NDArray[np.float32], shares: NDArray[np.float64], rows: int) -> None:
-        self._edges = edges  # ascending; bin k holds edges[k-1] < x <= edges[k]
-        self._shares = shares  # [len(edges) + 2]
-        self._rows = rows
-
-    @classmethod
-    def of(cls, column: NDArray[np.float32], weights: NDArray[np.float64], bins: int | None) -> _Reference:
-        """`bins` quantile bins, or the id buckets for None."""
-        edges = np.arange(ID_BUCKETS - 1, dtype=np.float32) if bins is None else _edges(column, weights, bins)
-        return cls(edges, _shares(column, weights, edges), len(column))
-
-    def psi(self, column: NDArray[np.float32], weights: NDArray[np.float64]) -> float:
-        """No share counts for less than half an example of the smaller side: an empty bin stays finite."""
-        least = 0.5 / min(self._rows, len(column))
-        now = np.maximum(_shares(column, weights, self._edges), least)
-        then = np.maximum(self._shares, least)
-        return float(((now - then) * np.log(now / then)).sum())
-
-    def capture(self) -> dict[str, Any]:
-        return {"edges": self._edges.copy(), "shares": self._shares.copy(), "rows": self._rows}
-
-    @classmethod
-    def restored(cls, state: dict[str, Any]) -> _Reference:
-        return cls(state["edges"], state["shares"], int(state["rows"]))
-
-
-def _edges(column: NDArray[np.float32], weights: NDArray[np.float64], bins: int) -> NDArray[np.float32]:
-    """Upper edges of the quantile bins. A value that is several quantiles at once, such as zero among counts or the
-    only value of a constant column, gets an edge just below it too, and so a bin of its own."""
-    present = ~np.isnan(column)
-    if not present.any():
-        return np.empty(0, np.float32)
-    steps = np.arange(1, bins) / bins
-    quantiles = np.quantile(column[present], steps, weights=weights[present], method="inverted_cdf")
-    values, times = np.unique(quantiles.astype(np.float32), return_counts=True)
-    atoms = values if bins == 2 else values[times > 1]
-    return np.unique(np.concatenate([values, np.nextafter(atoms, np.float32(-np.inf))]))
-
-
-def _shares(
-    column: NDArray[np.float32], weights: NDArray[np.float64], edges: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    bins = np.where(np.isnan(column), len(edges) + 1, np.searchsorted(edges, column, side="left"))
-    counts = np.bincount(bins, weights=weights, minlength=len(edges) + 2)
-    return np.asarray(counts / counts.sum(), np.float64)
-
-
-class _Sample:
-    """A bounded sample of the rows of the last slides; each row stands for 2**level rows (Horvitz and Thompson 1952).
-
-    A row has a random priority in [0, 1) and is kept at level L if that is below 2**-L. When the sample is full, L
-    grows and every row at a lower level is held against the new bound; when rows have left, L falls for new ones.
-    """
-
-    def __init__(self, columns: int, capacity: int, seed: tuple[int, int]) -> None:
-        self._capacity = capacity
-        self._seed = seed
-        self._level = 0
-        self._rows = GrowingColumn(np.empty((0, columns), np.float32))
-        self._priority = GrowingColumn(np.empty(0, np.float64))
-        self._row_level = GrowingColumn(np.empty(0, np.int8))
-        self._at = GrowingColumn(np.empty(0, np.int64))
-
-    def add(self, rows: NDArray[np.float32], slide: int, at: int) -> None:
-        """Rows [n, columns] of a slide that ended at `at`, not before the slides already added."""
-        priority = np.random.default_rng([*self._seed, slide]).random(len(rows))
-        chosen = priority < 2.0**-self._level
-        self._rows.append(rows[chosen])
-        self._priority.append(priority[chosen])
-        self._row_level.append(np.full(np.count_nonzero(chosen), self._level, np.int8))
-        self._at.append(np.full(np.count_nonzero(chosen), at))
-        while len(self._rows) > self._capacity:
-            self._thin()
-
-    def keep_after(self, at: int) -> None:
-        """Forgets the rows of slides that ended at or before `at`."""
-        gone = int(np.searchsorted(self._at.view, at, side="right"))
-        for column in self._named().values():
-            column.drop(gone)
-        while self._level and len(self._rows) < self._capacity // 4:
-            self._level -= 1
-
-    def columns(self) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """The rows [m, columns] and the weight of each [m]."""
-        return self._rows.view, np.exp2(self._row_level.view.astype(np.float64))
-
-    def _thin(self) -> None:
-        self._level += 1
-        chosen = (self._row_level.view >= self._level) | (self._priority.view < 2.0**-self._level)
-        for column in self._named().values():
-            column.reset(column.view[chosen])
-        np.maximum(self._row_level.view, np.int8(self._level), out=self._row_level.view)
-
-    def _named(self) -> dict[str, GrowingColumn]:
-        return {"rows": self._rows, "priority": self._priority, "row_level": self._row_level, "at": self._at}
-
-    def capture(self) -> dict[str, Any]:
-        return {"level": self._level, **{name: column.view.copy() for name, column in self._named().items()}}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self._level = int(state["level"])
-        for name, column in self._named().items():
-            column.reset(state[name])
+        for name in KINDS:
+            getattr(self, name).restore(state[name])
+        self.alarms = Counter(state["alarms"])
+        self.current = [Finding(**entry) for entry in state["current"]]
+        self.tests = [Test(**entry) for entry in state["tests"]]
+        self.last = [dict(entry) for entry in state["last"]]
+        self._looked_at = state["looked_at"]
+        logits, labels = state["matured"]
+        self._matured = logits.copy(), labels.copy()

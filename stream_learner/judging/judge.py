@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,14 +16,19 @@ from stream_learner.errors import StateError
 from stream_learner.events import EventSchema, ExampleBatch
 from stream_learner.judging.baselines import BASELINES, Baselines
 from stream_learner.judging.canary import Canary
-from stream_learner.judging.drift import InputDrift
+from stream_learner.judging.drift import DriftWatch
+from stream_learner.judging.drift_inputs import InputColumns
 from stream_learner.judging.gate import Gate
 from stream_learner.judging.metrics import finite_or_none, to_logits
-from stream_learner.judging.scoreboard import Scoreboard
+from stream_learner.judging.scoreboard import Origin, Scoreboard
+from stream_learner.judging.slices import Slices
 from stream_learner.judging.verdict import Question, Verdict
 from stream_learner.learning.features import FeatureSchema, NumberColumn
-from stream_learner.settings import Config, Duration
+from stream_learner.settings import NOVELTY, Config, Duration
+from stream_learner.windows.attribution import Matured
 from stream_learner.windows.slides import Slide
+
+log = logging.getLogger(__name__)
 
 MODELS = ("candidate", "champion", "served")
 _SAMPLE = 64  # rows asked of every version before it is served
@@ -35,16 +42,19 @@ class Judge:
         self._start, self._end = _instant(self._span.start, -(2**63)), _instant(self._span.end, 2**63 - 1)
         names = (*MODELS, *BASELINES)
         self.windows: tuple[Duration, ...] = tuple(config.judging.windows)
-        self.lifetime = Scoreboard(names, (), config.judging.exact_max)
-        self.recent = Scoreboard(names, self.windows, config.judging.exact_max)
+        self.board = Scoreboard(names, self.windows, config.judging.exact_max, len(config.judging.slices))
+        self._user = schema.id_column("user")
+        self.slices = Slices(config.judging, schema)
         self.baselines = Baselines(schema, config.judging.baseline_smoothing)
-        self.drift = InputDrift(
-            {column.name: column.source for column in features.numbers if _watched(column, config)},
-            {column.name: column.column for column in features.ids},
-            config.drift,
-            config.seed,
+        columns = InputColumns(
+            numbers={column.name: column.source for column in features.numbers if _watched(column, config)},
+            ids={column.name: column.column for column in features.ids},
+            unseen=tuple(name for name in NOVELTY if name in config.judging.slices),
+            user=self._user,
         )
+        self.drift = DriftWatch(columns, config.drift, config.seed)
         self.gate = Gate(config.gate)
+        self._floored = sorted(config.gate.slices)
         self.canary = Canary(config.canary)
         self._ranked = config.gate.min_auc is not None
         self.psi: dict[str, float] = {}  # of the last verdict
@@ -56,29 +66,42 @@ class Judge:
 
     def arrived(self, examples: ExampleBatch, slide: Slide) -> None:
         """A slide's examples came in."""
-        self.drift.observe(examples, slide.number, slide.end)
+        self.board.maturity.arrived(self.slices.numbered(examples), slide.end)
+        self.drift.arrived(examples, slide.number, slide.end)
 
     def matured(
-        self, examples: ExampleBatch, candidate: NDArray[np.float32] | None, champion: NDArray[np.float32], slide: Slide
+        self, matured: Matured, candidate: NDArray[np.float32] | None, champion: NDArray[np.float32], slide: Slide
     ) -> None:
         """Examples got their labels. `candidate` (None = it has learned nothing yet) and `champion` (NaN = there is
         none) are logits as of now, before these are learned. [n]"""
+        examples = matured.examples
         arrival = {
             "candidate": examples.logit_candidate,
             "champion": examples.logit_champion,
             "served": examples.logit_served,
             **{name: to_logits(examples.baseline[:, i]) for i, name in enumerate(BASELINES)},
         }
-        judged = examples.judged
-        self.recent.add(arrival, examples.label, slide.end)
-        inside = {name: logits[judged] for name, logits in arrival.items()}
-        self.lifetime.add(inside, examples.label[judged], slide.end)
+        users, slices = examples.ids[:, self._user], self.slices.numbered(examples)
+        origin = Origin(examples.time, users, slices, examples.judged)
+        self.board.add(arrival, examples.label, slide.end, origin)
         if candidate is not None:
-            self.gate.observe(candidate, champion, examples.label, slide.end)
+            self.gate.observe(candidate, champion, examples.label, slide.end, self._floors(examples))
         self.baselines.update(examples.ids, examples.label)
-        self.drift.learned(examples, slide.number, slide.end)
+        span = slide.start, slide.end
+        for finding in self.drift.matured(examples, matured.delays(), champion, slide.number, span):
+            log.warning("slide %d: %s", slide.number, finding)
         if len(examples):
             self._sample = examples.take(slice(-_SAMPLE, None))
+
+    def _floors(self, examples: ExampleBatch) -> dict[str, NDArray[np.bool_]]:
+        """Which examples belong to each slice that the gate has a floor for. [n]"""
+        members = self.slices.of(examples) if self._floored else {}
+        inside = {name: np.zeros(len(examples), bool) for name in self._floored}
+        for member in members.values():
+            for code, name in enumerate(member.names):
+                if name in inside:
+                    inside[name] = member.codes == code
+        return inside
 
     def sample(self) -> ExampleBatch:
         """Up to 64 real rows for the load-and-query check of a version."""
@@ -91,7 +114,7 @@ class Judge:
 
     def verdict(self, slide: Slide, *, finite: bool, champion: int | None) -> Verdict:
         """The gate's answer for this slide, with every number it used."""
-        self.psi = self.drift.psi()
+        self.psi = self.drift.psi(slide.end)
         question = Question(
             slide=slide.number,
             slide_end=slide.end,
@@ -99,32 +122,49 @@ class Judge:
             psi=self.psi,
             parent=champion,
             baselines=self._baselines(),
-            auc=self.recent.window("candidate", max(self.windows))["auc"] if self._ranked else math.nan,
+            auc=self.board.window("candidate", max(self.windows))["auc"] if self._ranked else math.nan,
         )
         return self.gate.judge(question)
 
     def _baselines(self) -> dict[str, Any]:
         """The do-nothing baselines over the longest window, beside the verdict."""
         longest = max(self.windows, default=None)
-        return {} if longest is None else {name: self.recent.window(name, longest) for name in BASELINES}
+        return {} if longest is None else {name: self.board.window(name, longest) for name in BASELINES}
 
-    def published(self, slide_end: int, *, rollback: bool = False) -> None:
-        """A new version is in service: the evidence and the drift reference start afresh."""
+    def published(
+        self, slide_end: int, score: Callable[[ExampleBatch], NDArray[np.float32]], *, rollback: bool = False
+    ) -> None:
+        """A new version, whose logits `score` gives, is in service: the evidence and the drift reference start
+        afresh."""
         self.gate.published(slide_end, rollback=rollback)
         self.canary.end()
-        self.drift.rebase(slide_end)
+        self.drift.published(slide_end, score)
+
+    def drift_numbers(self) -> dict[str, Any]:
+        """What the drift detectors say, for the verdict's record; NaN as None."""
+        finite: dict[str, Any] = finite_or_none(self.drift.numbers())
+        return finite
+
+    def slice_metrics(self) -> dict[str, Any]:
+        """The candidate's metrics by slice: over the lifetime, and over the longest window."""
+        longest = max(self.windows, default=None)
+        spans = {"lifetime": None} | ({} if longest is None else {str(longest): longest})
+        return {
+            name: {label: self.board.slice("candidate", number, span) for label, span in spans.items()}
+            for name, number in self.slices.numbers().items()
+        }
 
     def evidence(self) -> dict[str, Any]:
         """What a version's manifest says of quality, NaN as None: the candidate's lifetime, then all by model."""
-        lifetime = {name: self.lifetime.lifetime(name) for name in self.lifetime.names}
-        windows = {str(window): {name: self.recent.window(name, window) for name in MODELS} for window in self.windows}
+        lifetime = {name: self.board.lifetime(name) for name in self.board.names}
+        windows = {str(window): {name: self.board.window(name, window) for name in MODELS} for window in self.windows}
         finite: dict[str, Any] = finite_or_none({**lifetime["candidate"], "lifetime": lifetime, "windows": windows})
         return finite
 
     def capture(self) -> dict[str, Any]:
         return {
-            "lifetime": self.lifetime.capture(),
-            "recent": self.recent.capture(),
+            "board": self.board.capture(),
+            "slices": self.slices.capture(),
             "baselines": self.baselines.capture(),
             "drift": self.drift.capture(),
             "gate": self.gate.capture(),
@@ -133,8 +173,8 @@ class Judge:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.lifetime.restore(state["lifetime"])
-        self.recent.restore(state["recent"])
+        self.board.restore(state["board"])
+        self.slices.restore(state["slices"])
         self.baselines.restore(state["baselines"])
         self.drift.restore(state["drift"])
         self.gate.restore(state["gate"])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Floats = NDArray[Any]
 F64 = NDArray[np.float64]
 
+ECE_BINS = 15  # of equal mass
 _LEAST_PROBABILITY = 1e-7  # float32 cannot tell 1 - p from 1 below half of this
 
 
@@ -34,8 +35,15 @@ def to_logits(chances: Floats) -> NDArray[np.float32]:
 
 def losses(logits: Floats, labels: Floats) -> F64:
     """Log loss of each example in nats, shape [n], stable for any logit."""
+    return chances_and_losses(logits, labels)[1]
+
+
+def chances_and_losses(logits: Floats, labels: Floats) -> tuple[F64, F64]:
+    """Probability and log loss in nats of each example, [n] each, stable for any logit; one exponential for both."""
     z = logits.astype(np.float64)
-    return np.asarray(np.logaddexp(0.0, np.where(labels > 0.5, -z, z)), np.float64)
+    small = np.exp(-np.abs(z))
+    chances = np.where(z >= 0, 1.0, small) / (1.0 + small)
+    return chances, np.log1p(small) + np.maximum(np.where(labels > 0.5, -z, z), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +58,12 @@ class Sums:
     @classmethod
     def of(cls, logits: Floats, labels: Floats, weights: Floats | None = None) -> Sums:
         w = _weights(labels, weights)
+        chances, loss = chances_and_losses(logits, labels)
         return cls(
             n=float(w.sum()),
             positives=float(w[labels > 0.5].sum()),
-            loss=float((w * losses(logits, labels)).sum()),
-            predicted=float((w * probabilities(logits)).sum()),
+            loss=float((w * loss).sum()),
+            predicted=float((w * chances).sum()),
         )
 
     def __add__(self, other: Sums) -> Sums:
@@ -114,14 +123,69 @@ def calibration(logits: Floats, labels: Floats, weights: Floats | None = None) -
     return Sums.of(logits, labels, weights).calibration
 
 
-def summary(logits: Floats, labels: Floats) -> dict[str, float]:
-    """n, n_pos, auc, average_precision, log_loss, normalized_entropy, base_rate and calibration of one set."""
+def gauc(scores: Floats, labels: Floats, groups: NDArray[np.uint64], weights: Floats | None = None) -> float:
+    """Grouped AUC: the mean of the users' own AUCs, weighted by their examples (Zhou et al., KDD 2018).
+
+    Only groups (user ids, [n]) in which both classes occur have an AUC and count; NaN where there is none.
+    """
+    if not len(scores):
+        return math.nan
+    order = np.lexsort((scores, groups))
+    ranked, owner = scores[order], groups[order]
+    new_owner = np.concatenate([[True], owner[1:] != owner[:-1]])
+    starts = np.flatnonzero(new_owner | np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+    w = _weights(labels, weights)[order]
+    positive = labels[order] > 0.5
+    negatives = np.add.reduceat(np.where(positive, 0.0, w), starts)
+    positives = np.add.reduceat(np.where(positive, w, 0.0), starts)
+    firsts = np.flatnonzero(new_owner[starts])  # per group, its first score
+    members = np.diff(np.append(firsts, len(starts)))
+    below = np.cumsum(negatives) - negatives
+    below -= np.repeat(below[firsts], members)
+    won = np.add.reduceat(positives * (below + negatives / 2), firsts)
+    pairs = np.add.reduceat(positives, firsts) * np.add.reduceat(negatives, firsts)
+    mass = np.add.reduceat(positives + negatives, firsts)
+    two = pairs > 0
+    return _ratio(float((mass[two] * won[two] / pairs[two]).sum()), float(mass[two].sum()))
+
+
+def ece(logits: Floats, labels: Floats, weights: Floats | None = None, bins: int = ECE_BINS) -> float:
+    """Expected calibration error: sum over bins of (share of the examples) x |mean p - mean y|; NaN for nothing.
+
+    Bins of equal mass (Nixon et al., CVPR workshops 2019); equal scores are never torn apart, they go where the
+    middle of their mass lies.
+    """
+    if not len(logits):
+        return math.nan
+    negatives, positives = _counts_by_score(logits, labels, weights)
+    return ece_of_counts(probabilities(np.unique(logits)), negatives, positives, bins)
+
+
+def ece_of_counts(chances: F64, negatives: F64, positives: F64, bins: int = ECE_BINS) -> float:
+    """The same from the mass of both classes at each ascending probability, all [k]."""
+    mass = negatives + positives
+    total = float(mass.sum())
+    if total <= 0:
+        return math.nan
+    middle = (np.cumsum(mass) - mass / 2) / total
+    bin_of = np.minimum((middle * bins).astype(np.int64), bins - 1)
+    gap = np.bincount(bin_of, mass * chances - positives, minlength=bins)
+    return float(np.abs(gap).sum()) / total
+
+
+def summary(logits: Floats, labels: Floats, users: NDArray[np.uint64] | None = None) -> dict[str, float]:
+    """All metrics of one set, by name: those of `summary_of`, ece, and gauc where the users are known."""
     negatives, positives = _counts_by_score(logits, labels, None)
-    return summary_of(Sums.of(logits, labels), negatives, positives)
+    return {
+        **summary_of(Sums.of(logits, labels), negatives, positives),
+        "ece": ece_of_counts(probabilities(np.unique(logits)), negatives, positives),
+        "gauc": math.nan if users is None else gauc(logits, labels, users),
+    }
 
 
 def summary_of(sums: Sums, negatives: F64, positives: F64) -> dict[str, float]:
-    """The same from sums and from the counts of both classes at ascending score levels."""
+    """n, n_pos, auc, average_precision, log_loss, normalized_entropy, base_rate and calibration from sums and from the
+    counts of both classes at ascending score levels."""
     return {
         "n": int(sums.n),
         "n_pos": int(sums.positives),

@@ -147,7 +147,7 @@ class WorkerMetrics:
         began = time.monotonic()
         if began < self._quality_due:
             return
-        board = worker.judge.recent
+        board = worker.judge.board
         for name in board.names:
             for span in board.windows:
                 self.set_quality(name, str(span), board.window(name, span))

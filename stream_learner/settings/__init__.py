@@ -5,8 +5,8 @@ model, so a snapshot made under other values is refused) unless marked `operatio
 """
 
 from stream_learner.settings.base import Duration, Secret, Section
-from stream_learner.settings.gate import Canary, Gate
-from stream_learner.settings.judging import Drift, Judging, JudgingSpan
+from stream_learner.settings.gate import Canary, Gate, SliceFloor
+from stream_learner.settings.judging import NOVELTY, Drift, Judging, JudgingSpan
 from stream_learner.settings.learning import Features, IdFeature, Learning, NumericFeature, Replay
 from stream_learner.settings.operating import (
     Announce,
@@ -33,6 +33,7 @@ from stream_learner.settings.whole import Config
 from stream_learner.settings.windows import Aggregates, AsOf, CountSlides, Distinct, Examples, Labels, Slides
 
 __all__ = [
+    "NOVELTY",
     "Aggregates",
     "Announce",
     "AsOf",
@@ -66,6 +67,7 @@ __all__ = [
     "Secret",
     "Section",
     "Shutdown",
+    "SliceFloor",
     "Slides",
     "Snapshot",
     "Source",

@@ -4,9 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from stream_learner.settings.base import Duration, Section, span
+
+
+class SliceFloor(Section, frozen=True):
+    """What a slice of the traffic must keep to, beside the whole."""
+
+    max_ne: Annotated[
+        Annotated[float, Meta(gt=0)] | None, Meta(description="largest NE of the candidate in the slice")
+    ] = None
+    max_excess: Annotated[
+        Annotated[float, Meta(ge=-1, le=1)] | None,
+        Meta(description="largest NE excess of the candidate over the champion in the slice"),
+    ] = None
+    calibration: Annotated[
+        tuple[float, float] | None, Meta(description="band of sum(p) / sum(y) of the candidate in the slice")
+    ] = None
+    min_positives: Annotated[int, Meta(description="positives in the slice before it is judged", ge=1)] = 20
 
 
 class Gate(Section, frozen=True):
@@ -61,6 +78,10 @@ class Gate(Section, frozen=True):
         tuple[float, float] | None,
         Meta(description="band of sum(p) / sum(y) of the candidate in the evidence window; null = any"),
     ] = (0.8, 1.25)
+    slices: Annotated[
+        dict[str, SliceFloor],
+        Meta(description="floors by slice of `judging.slices`, such as new_user=yes, over the evidence window"),
+    ] = msgspec.field(default_factory=dict)
     max_psi: Annotated[
         Annotated[float, Meta(gt=0)] | None,
         Meta(description="largest population stability index of any input feature; null = any"),

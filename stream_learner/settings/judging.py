@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from stream_learner.settings.base import Duration, Section, op, section, span
+
+NOVELTY = {"new_user": "user", "new_item": "item"}  # slice -> the id it is about, in the order of ExampleBatch.unseen
 
 
 class JudgingSpan(Section, frozen=True):
@@ -34,15 +36,53 @@ class Judging(Section, frozen=True):
         bool,
         op("append every matured pair of scores to scores.jsonl in the state folder, for `gate simulate --scores`"),
     ] = False
+    slices: Annotated[
+        list[str],
+        Meta(description="what metrics are split by: categorical features, new_user, new_item (in no earlier example)"),
+    ] = msgspec.field(default_factory=lambda: ["new_user", "new_item"])
+    slice_values: Annotated[
+        dict[str, list[str]],
+        Meta(description="values of a sliced feature by name; others are shown by fingerprint, most frequent first"),
+    ] = msgspec.field(default_factory=dict)
+    slice_top: Annotated[
+        int, Meta(description="values of a feature with a slice of their own; the rest is `other`", ge=1, le=50)
+    ] = 8
+    known_max: Annotated[
+        int, Meta(description="users and items remembered for new_user and new_item, each", ge=1000)
+    ] = 5_000_000
     baseline_smoothing: Annotated[
         float, Meta(description="prior examples in the item and user rate baselines", gt=0)
     ] = 20.0
 
 
 class Drift(Section, frozen=True):
-    window: Annotated[
-        Duration, Meta(description="span of recent examples compared with the champion's training window")
-    ] = span("1h")
+    window: Annotated[Duration, Meta(description="span of recent examples compared with the reference")] = span("1h")
+    reference: Annotated[
+        Literal["champion", "last_week", "fixed"],
+        Meta(
+            description="what is compared with: the champion's training window, the same window a week before, or the "
+            "first `fixed` of the stream"
+        ),
+    ] = "champion"
+    fixed: Annotated[Duration, Meta(description="span of the reference `fixed`")] = span("1d")
+    interval: Annotated[Duration, Meta(description="event time between two looks")] = span("15m")
+    run_length: Annotated[
+        Duration,
+        Meta(
+            description="mean event time between two false alarms, all features and tests together: half of the budget "
+            "is for the tests of each look (Benjamini-Hochberg), half for the detectors on the matured loss"
+        ),
+    ] = span("30d")
+    min_psi: Annotated[float, Meta(description="smallest PSI worth an alarm", ge=0)] = 0.1
+    min_share: Annotated[
+        float, Meta(description="smallest change of a share of missing values or new ids worth an alarm", ge=0, le=1)
+    ] = 0.05
+    min_change: Annotated[
+        float, Meta(description="smallest change of the log-odds of a purchase worth an alarm", gt=0)
+    ] = 0.2
+    min_auc: Annotated[
+        float, Meta(description="smallest AUC of the two-sample classifier worth an alarm", ge=0.5, le=1)
+    ] = 0.55
     bins: Annotated[int, Meta(description="quantile bins of a feature's reference", ge=2, le=100)] = 10
     aggregates: Annotated[
         list[str],

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_learner.events import Columns
-from stream_learner.simulate.world import F64, HOUR_US, I64, Rng, ShopSettings, World, evening_effect, sigmoid
+from stream_learner.simulate.world import F64, HOUR_US, I64, OUTAGES, Rng, ShopSettings, World, evening_effect, sigmoid
 
 CLICK, PURCHASE = 0, 1
 KINDS = ("click", "purchase")
 
+_LOST_KIND = {"outage_clicks": CLICK, "outage_purchases": PURCHASE}
 _SLOT_US = HOUR_US // 12
 _SHOP = 3  # stage constant of the random streams
 _SHOWN_EVERY_S = 20.0
@@ -132,8 +133,9 @@ class Shop:
         offset = events.time - self.settings.start
         lost = np.zeros(len(events), bool)
         for drift in self.settings.drift:
-            if drift.kind == "outage":
-                lost |= (offset >= drift.at) & (offset < drift.at + round(drift.size * HOUR_US))
+            if drift.kind in OUTAGES:
+                during = (offset >= drift.at) & (offset < drift.at + round(drift.size * HOUR_US))
+                lost |= during & (drift.kind == "outage" or events.kind == _LOST_KIND.get(drift.kind))
         kept = events.take(~lost)
         kept = kept.take(np.argsort(kept.arrival, kind="stable"))
         kept.number[:] = first_number + np.arange(len(kept))

@@ -29,7 +29,9 @@ _ZIPF_SHIFT = 10.0  # keeps the most popular item near 1 %, so that few sessions
 _QUALITY, _PROPENSITY, _TASTE, _PRICE, _SOURCE, _INTENT, _EVENING = 0.6, 0.7, 0.6, 0.5, 0.7, 0.3, 0.15
 _CLICK_TASTE, _CLICK_APPEAL = 0.8, 0.4
 
-DriftKind = Literal["preference", "rate", "price", "items", "missing_feature", "outage"]
+DriftKind = Literal[
+    "preference", "rate", "price", "items", "missing_feature", "season", "outage", "outage_clicks", "outage_purchases"
+]
 
 # What a drift of each kind changes, and its size when none is given.
 DRIFT_SIZES: dict[str, float] = {
@@ -38,8 +40,14 @@ DRIFT_SIZES: dict[str, float] = {
     "price": 0.5,  # prices times 1 + size, with their effect on purchases: P(x) and P(y)
     "items": 0.3,  # share of the items replaced by new ones: P(x)
     "missing_feature": 0.5,  # share of the events without a price: P(x)
+    "season": 6.0,  # hours of other tastes (as by preference 0.8), after which the old ones return: P(y|x), twice
     "outage": 1.0,  # hours in which every event is lost
+    "outage_clicks": 1.0,  # hours in which every click is lost
+    "outage_purchases": 1.0,  # hours in which every purchase is lost
 }
+
+
+OUTAGES = ("outage", "outage_clicks", "outage_purchases")  # the shop loses events; the world does not change
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,9 @@ class Drift:
 
     def check(self) -> None:
         """`ValueError` for a size its kind cannot have."""
-        low, high = {"rate": (-5.0, 5.0), "price": (-0.9, 9.0), "outage": (0.0, 8760.0)}.get(self.kind, (0.0, 1.0))
+        hours = (0.0, 8760.0)
+        limits = {"rate": (-5.0, 5.0), "price": (-0.9, 9.0), "season": hours} | dict.fromkeys(OUTAGES, hours)
+        low, high = limits.get(self.kind, (0.0, 1.0))
         if self.at < 0 or not low <= self.size <= high:
             raise ValueError(
                 f"drift {self.kind}: at must be >= 0 and size within [{low:g}, {high:g}], got {self.size:g}"
@@ -126,6 +136,7 @@ class World:
         self._add_items(rng, settings.items, _zipf_weights(rng, settings.items, settings.item_skew))
         self.price_factor, self.rate_shift, self.missing_share = 1.0, 0.0, 0.0
         self._due = sorted(enumerate(settings.drift), key=lambda pair: (pair[1].at, pair[0]))
+        self._returns: list[tuple[int, tuple[F64, F64, F64]]] = []  # when a season ends (us), and the tastes before it
         self._calibrate()
 
     def advance(self, rng: Rng, offset_us: int, span_us: int) -> None:
@@ -133,6 +144,9 @@ class World:
         count = int(rng.poisson(self._settings.new_items_per_hour * span_us / HOUR_US))
         if count:
             self._add_items(rng, count, rng.choice(self.weight[self.weight > 0], count))
+        for _, tastes in (season for season in self._returns if season[0] <= offset_us):
+            self._return_to(*tastes)
+        self._returns = [season for season in self._returns if season[0] > offset_us]
         while self._due and self._due[0][1].at <= offset_us:
             number, drift = self._due.pop(0)
             self._apply(drift, np.random.default_rng([self._settings.seed, _DRIFT, number]))
@@ -191,10 +205,11 @@ class World:
     def _apply(self, drift: Drift, rng: Rng) -> None:
         match drift.kind:
             case "preference":
-                self.user_taste = _mixed(self.user_taste, rng.standard_normal(self.user_taste.shape), drift.size)
-                self.quality = _mixed(self.quality, rng.standard_normal(self.quality.shape), drift.size)
-                self.source_effect = _mixed(self.source_effect, rng.standard_normal(len(SOURCES)), drift.size)
-                self._calibrate()
+                self._change_tastes(rng, drift.size)
+            case "season":
+                before = self.user_taste, self.quality, self.source_effect
+                self._returns.append((drift.at + round(drift.size * HOUR_US), before))
+                self._change_tastes(rng, DRIFT_SIZES["preference"])
             case "rate":
                 self.rate_shift += drift.size
             case "price":
@@ -207,8 +222,20 @@ class World:
                 self._add_items(rng, len(gone), weight)
             case "missing_feature":
                 self.missing_share = drift.size
-            case "outage":
-                pass  # the shop loses the events; the world does not change
+            case "outage" | "outage_clicks" | "outage_purchases":
+                pass  # see OUTAGES
+
+    def _change_tastes(self, rng: Rng, share: float) -> None:
+        self.user_taste = _mixed(self.user_taste, rng.standard_normal(self.user_taste.shape), share)
+        self.quality = _mixed(self.quality, rng.standard_normal(self.quality.shape), share)
+        self.source_effect = _mixed(self.source_effect, rng.standard_normal(len(SOURCES)), share)
+        self._calibrate()
+
+    def _return_to(self, user_taste: F64, quality: F64, source_effect: F64) -> None:
+        """The tastes of before; items that came since keep their quality."""
+        self.user_taste, self.source_effect = user_taste, source_effect
+        self.quality = np.concatenate([quality, self.quality[len(quality) :]])
+        self._calibrate()
 
     def _calibrate(self) -> None:
         """Solves both intercepts for the settings' rates over random sessions, other drifts left out of account."""

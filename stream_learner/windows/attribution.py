@@ -46,6 +46,11 @@ class Matured:
     purchases: int  # events of `labels.positive` in this slide
     unmatched: int  # those among them that follow no example within the horizon
 
+    def delays(self) -> NDArray[np.float32]:
+        """Seconds from click to purchase, [n]; NaN where there was none, and where the label came with the click."""
+        waited = (self.positive_time - self.examples.time) / 1e6
+        return np.where(self.positive_time > self.examples.time, waited, np.nan).astype(np.float32)
+
 
 class Attribution:
     """Joins every slide's positives to the examples waiting for them."""

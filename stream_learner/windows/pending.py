@@ -169,6 +169,7 @@ def _no_examples(ids: int) -> ExampleBatch:
         logit_candidate=number,
         logit_champion=number,
         logit_served=number,
-        baseline=np.empty((0, 3), np.float32),
+        baseline=np.empty((0, 4), np.float32),
         judged=np.empty(0, bool),
+        unseen=np.empty((0, 2), bool),
     )

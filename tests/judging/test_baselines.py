@@ -20,10 +20,11 @@ class Dictionaries:
     """The same in plain Python."""
 
     def __init__(self, s):
-        self.s, self.n, self.p = s, 0, 0
+        self.s, self.n, self.p, self.last = s, 0, 0, (0, 0)
         self.keys = {1: defaultdict(lambda: [0, 0]), 0: defaultdict(lambda: [0, 0])}
 
     def update(self, ids, labels):
+        self.last = (len(labels), labels.sum())
         for row, label in zip(ids.tolist(), labels.tolist(), strict=True):
             self.n, self.p = self.n + 1, self.p + label
             for column, counts in self.keys.items():
@@ -36,7 +37,9 @@ class Dictionaries:
         for row in ids.tolist():
             n_i, p_i = self.keys[1].get(row[1], (0, 0))
             n_u, p_u = self.keys[0].get(row[0], (0, 0))
-            yield prior, (p_i + self.s * prior) / (n_i + self.s), (p_u + self.s * prior) / (n_u + self.s)
+            n_l, p_l = self.last
+            rates = (p_i + self.s * prior) / (n_i + self.s), (p_u + self.s * prior) / (n_u + self.s)
+            yield prior, *rates, (p_l + prior) / (n_l + 1)
 
 
 def test_rates_equal_dictionaries():
@@ -58,7 +61,7 @@ def test_before_the_first_label_all_say_one_half():
 def test_nothing_to_score_or_update():
     baselines = Baselines(SCHEMA, 20.0)
     nothing = np.empty((0, 4), np.uint64)
-    assert baselines.score(nothing).shape == (0, 3)
+    assert baselines.score(nothing).shape == (0, 4)
     baselines.update(nothing, np.empty(0, np.float32))
     assert baselines.prior == 0.5
 

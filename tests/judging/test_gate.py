@@ -343,3 +343,26 @@ def test_a_candidate_proven_worse_is_degraded_and_a_restarted_one_begins_afresh(
     assert verdict.degraded and not asked(Gate(rules())).degraded
     gate.restarted()
     assert not gate.judge(question()).degraded and gate.judge(question()).evidence["since_version_n"] == 0
+
+
+@pytest.mark.parametrize(
+    ("floor", "text"),
+    [
+        ({"max_ne": 1.0}, "new_user=yes: NE 3.5063 is above 1 on 500 examples ("),
+        ({"max_excess": 0.05}, "above the champion's (0.05 at most) on 500 examples ("),
+        ({"calibration": [0.8, 1.25]}, "is not within 0.8 to 1.25 on 500 examples ("),
+    ],
+)
+def test_a_slice_has_floors_of_its_own(floor, text):
+    gate = Gate(rules(slices={"new_user=yes": floor}, margin=1.0))
+    logits, labels = evidence(1000)
+    inside = np.arange(1000) < 500
+    spoilt = np.where(inside, 2.0, logits).astype(np.float32)
+    gate.observe(spoilt, logits, labels, HOUR, {"new_user=yes": np.zeros(1000, bool)})
+    assert not rule(gate.judge(question()), "slice new_user=yes").asked  # too few positives to say
+    gate.observe(spoilt, logits, labels, HOUR, {"new_user=yes": inside})
+    judged = rule(gate.judge(question()), "slice new_user=yes")
+    assert not judged.passed and text in judged.text
+    again = Gate(rules(slices={"new_user=yes": floor}))
+    again.restore(gate.capture())
+    assert rule(again.judge(question()), "slice new_user=yes") == judged

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from sklearn import metrics as oracle
+from sklearn.calibration import calibration_curve
 
 from stream_learner.judging import metrics
 from stream_learner.judging.metrics import Sums
@@ -119,3 +120,81 @@ def test_levels_err_no_more_than_their_bound():
     positives = np.bincount(level, weights=labels)
     error = abs(metrics.auc_of_counts(negatives, positives) - metrics.auc(logits, labels))
     assert 0 < error <= metrics.auc_error_bound(negatives, positives) < 0.06
+
+
+# ---- grouped AUC and calibration error ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gauc_is_the_weighted_mean_of_every_users_auc(kind, weighted):
+    logits, labels = scored(kind)
+    rng = np.random.default_rng(7)
+    users = rng.zipf(1.3, len(labels)).astype(np.uint64) % 500
+    weights = rng.integers(1, 5, len(labels)).astype(float) if weighted else np.ones(len(labels))
+    above = below = 0.0
+    for user in np.unique(users):
+        mine = users == user
+        if len(set(labels[mine])) == 2:
+            mass = weights[mine].sum()
+            above += mass * oracle.roc_auc_score(labels[mine], logits[mine], sample_weight=weights[mine])
+            below += mass
+    seen = metrics.gauc(logits, labels, users, weights if weighted else None)
+    assert below > 0 and seen == pytest.approx(above / below, abs=1e-9)
+
+
+@pytest.mark.parametrize("labels", [[], [0, 0, 0], [1, 1, 1]])
+def test_gauc_without_both_classes_in_any_group_is_not_defined(labels):
+    labels = np.array(labels, np.float32)
+    assert math.isnan(metrics.gauc(labels, labels, np.arange(len(labels), dtype=np.uint64)))
+
+
+def test_gauc_of_one_group_is_the_auc():
+    logits, labels = scored("tied")
+    nobody = np.zeros(len(labels), np.uint64)
+    assert metrics.gauc(logits, labels, nobody) == pytest.approx(metrics.auc(logits, labels), abs=1e-12)
+
+
+def slow_ece(logits, labels, weights, bins):
+    """Bin by bin over the distinct scores, each whole in the bin where its middle lies."""
+    total, before, gaps = float(weights.sum()), 0.0, [0.0] * bins
+    for score in sorted(set(logits.tolist())):
+        tied = logits == score
+        mass = float(weights[tied].sum())
+        place = min(int((before + mass / 2) / total * bins), bins - 1)
+        gaps[place] += mass / (1 + math.exp(-score)) - float((weights * labels)[tied].sum())
+        before += mass
+    return sum(abs(gap) for gap in gaps) / total
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ece_equals_a_slow_one(kind, weighted):
+    logits, labels = scored(kind, 1500)
+    weights = np.random.default_rng(8).integers(1, 5, len(labels)).astype(float) if weighted else np.ones(len(labels))
+    wanted = slow_ece(logits, labels.astype(float), weights, 15)
+    assert metrics.ece(logits, labels, weights if weighted else None) == pytest.approx(wanted, abs=1e-9)
+
+
+def test_ece_of_distinct_scores_is_sklearns_calibration_curve():
+    rng = np.random.default_rng(9)
+    logits = rng.normal(-1, 1.5, 1500)
+    assert len(set(logits.tolist())) == len(logits)
+    chances = metrics.probabilities(logits)
+    labels = (rng.random(1500) < chances**2).astype(np.float32)
+    true, called = calibration_curve(labels, chances, n_bins=15, strategy="quantile")
+    assert metrics.ece(logits, labels) == pytest.approx(np.abs(true - called).mean(), abs=1e-9)
+    assert math.isnan(metrics.ece(logits[:0], labels[:0]))
+
+
+def test_sliding_auc_equals_rivers():
+    river = pytest.importorskip("river.metrics")
+    rng = np.random.default_rng(10)
+    labels = rng.random(400) < 0.3
+    scores = rng.normal(labels.astype(float), 1.0)  # without ties, which RollingROCAUC breaks by order of arrival
+    rolling = river.RollingROCAUC(window_size=100)
+    for at, (label, score) in enumerate(zip(labels.tolist(), scores.tolist(), strict=True)):
+        rolling.update(label, score)
+        if at >= 99:
+            mine = metrics.auc(scores[at - 99 : at + 1], labels[at - 99 : at + 1])
+            assert mine == pytest.approx(rolling.get(), abs=1e-9)

@@ -165,7 +165,7 @@ def test_gauges_show_levels():
 def test_quality_is_shown_by_model_and_window():
     metrics, worker = WorkerMetrics(), Parts()
     logits, labels = np.array([-1, 0, 1, 2], np.float32), np.array([0, 0, 1, 1], np.float32)
-    worker.judge.recent.add({"candidate": logits}, labels, 1)
+    worker.judge.board.add({"candidate": logits}, labels, 1)
     metrics.closed(worker, Learned(0, 0, 0, float("nan")))
     assert value(metrics, "quality_ratio", model="candidate", metric="auc", window="1h") == 1.0
     assert np.isnan(value(metrics, "quality_ratio", model="prior", metric="ne", window="1h"))

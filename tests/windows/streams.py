@@ -71,8 +71,9 @@ def examples_of(events: EventBatch, rows: np.ndarray) -> ExampleBatch:
         logit_candidate=mark + 1,
         logit_champion=mark + 2,
         logit_served=mark + 3,
-        baseline=np.stack([mark, mark, mark], 1),
+        baseline=np.stack([mark, mark, mark, mark], 1),
         judged=rows % 2 == 0,
+        unseen=np.stack([rows % 3 == 0, rows % 5 == 0], 1),
     )
 
 

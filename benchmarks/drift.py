@@ -1,0 +1,259 @@
+"""Which changes are found, how soon, and at what price: the drift detectors on the simulator, River's beside them.
+
+    python -m benchmarks.drift [--out d.json] [--seeds 3]
+
+A shop runs for two days. A logistic model is learned from the first; from then on it is scored on what matures, and
+the shop changes 12 hours into the second day. The project's detectors get the examples slide by slide as in a worker,
+with the config's defaults; River's get the same matured losses one by one, with theirs (the ones for errors get
+whether p > 1/2 was wrong). An alarm before the change, or in a shop that does not change, is false; one in the six
+hours after it has found it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from river import drift as river
+from river.drift import binary
+
+from stream_learner.events import EventBatch, EventSchema, ExampleBatch
+from stream_learner.judging.drift import DriftWatch
+from stream_learner.judging.drift_inputs import InputColumns
+from stream_learner.judging.drift_tests import KINDS
+from stream_learner.judging.metrics import losses, probabilities
+from stream_learner.judging.slices import Slices
+from stream_learner.keys import mix
+from stream_learner.settings import Config, Drift, Duration, Judging, Labels
+from stream_learner.simulate.shop import Shop, ShopEvents
+from stream_learner.simulate.world import DRIFT_SIZES, HOUR_US, SOURCES, ShopSettings
+from stream_learner.simulate.world import Drift as Change
+from stream_learner.windows.attribution import Attribution, select_examples
+
+F64 = NDArray[np.float64]
+
+LEARNED_H, CHANGED_H, FOUND_WITHIN_H, HOURS = 24, 36, 6, 48
+EVENTS_PER_HOUR = 10_000
+SLIDE_US = HOUR_US // 6
+ROWS = ("rate", "preference", "items", "price", "missing_feature", "outage_purchases", "season")
+KSWIN_STEP = 10  # it takes half a millisecond a value, so it gets every tenth
+
+SCHEMA = EventSchema(("shop",), ("click", "purchase"), ("user", "item", "session", "category", "source"), ("price",))
+CONFIG = Config(labels=Labels(horizon=Duration.parse("1h")))
+COLUMNS = InputColumns({"price": 0}, {"item": 1, "category": 3, "source": 4}, ("new_user", "new_item"), 0)
+
+PEERS: dict[str, tuple[Callable[[], Any], bool]] = {  # a detector, and whether it is for errors
+    "River ADWIN": (river.ADWIN, False),
+    "River PageHinkley": (river.PageHinkley, False),
+    "River KSWIN": (lambda: river.KSWIN(seed=1), False),
+    "River DDM": (binary.DDM, True),
+    "River EDDM": (binary.EDDM, True),
+    "River HDDM_A": (binary.HDDMA, True),
+    "River HDDM_W": (binary.HDDMW, True),
+}
+
+
+@dataclass
+class Heard:
+    """Alarms of one run by detector, as numbers of events since the model went into service."""
+
+    alarms: dict[str, list[int]] = field(default_factory=dict)
+    events: int = 0
+    changed_at: int = 0  # events before the change
+    found_until: int = 0  # events within which an alarm counts as found
+
+
+class Model:
+    """A logistic model on price, source, hour, and smoothed rates per user and item."""
+
+    def __init__(self, clicks: ExampleBatch) -> None:
+        half = len(clicks) // 2
+        first, second = clicks.take(slice(0, half)), clicks.take(slice(half, None))
+        self._prior = float(first.label.mean())
+        self._rates = [_rates(first.ids[:, column], first.label, self._prior) for column in (0, 1)]
+        self._mean_price = float(np.nanmean(np.log1p(clicks.numbers[:, 0])))
+        rows, self._weights = self._inputs(second), np.zeros(5 + len(SOURCES))
+        for _ in range(8):  # Newton's method
+            chances = probabilities(rows @ self._weights)
+            curvature = (rows * (chances * (1 - chances))[:, None]).T @ rows + 1e-3 * np.eye(rows.shape[1])
+            self._weights += np.linalg.solve(curvature, rows.T @ (second.label - chances) - 1e-3 * self._weights)
+
+    def score(self, examples: ExampleBatch) -> NDArray[np.float32]:
+        return np.asarray(self._inputs(examples) @ self._weights, np.float32)
+
+    def _inputs(self, examples: ExampleBatch) -> F64:
+        price = np.log1p(examples.numbers[:, 0].astype(np.float64)) - self._mean_price
+        columns = [np.where(np.isnan(price), 0.0, price)]
+        for column, (keys, odds) in enumerate(self._rates):
+            ids = examples.ids[:, column]
+            at = np.minimum(np.searchsorted(keys, ids), len(keys) - 1)
+            columns.append(np.where(keys[at] == ids, odds[at], 0.0))
+        angle = 2 * math.pi * (examples.time % (24 * HOUR_US)) / (24 * HOUR_US)
+        columns += [np.sin(angle), np.cos(angle)]
+        return np.concatenate([np.stack(columns, 1), examples.ids[:, 4:] == _ids(np.arange(len(SOURCES)))], axis=1)
+
+
+def _rates(ids: NDArray[np.uint64], labels: NDArray[np.float32], prior: float) -> tuple[NDArray[np.uint64], F64]:
+    """Keys, ascending, and the log-odds of each one's smoothed rate less those of the prior."""
+    keys, at = np.unique(ids, return_inverse=True)
+    rate = (np.bincount(at, labels) + 20 * prior) / (np.bincount(at) + 20)
+    return keys, np.log(rate / (1 - rate)) - math.log(prior / (1 - prior))
+
+
+def _ids(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
+    return mix(numbers.astype(np.uint64) + np.uint64(1))
+
+
+def _batch(events: ShopEvents) -> EventBatch:
+    n = len(events)
+    ids = [_ids(column) for column in (events.user, events.item, events.session, events.category, events.source)]
+    return EventBatch(
+        time=events.time,
+        topic=np.zeros(n, np.int16),
+        partition=np.zeros(n, np.int32),
+        offset=np.arange(n),
+        kind=events.kind,
+        ids=np.stack(ids, axis=1),
+        numbers=events.price.astype(np.float32)[:, None],
+        label=np.full(n, np.nan, np.float32),
+        event_id=np.zeros(n, np.uint64),
+    )
+
+
+def _slides(settings: ShopSettings) -> Iterator[tuple[int, EventBatch]]:
+    """Ends (us) and events, in event-time order."""
+    events = ShopEvents.concat(list(Shop(settings).chunks(HOURS * HOUR_US)))
+    batch = _batch(events).in_log_order()
+    ends = np.arange(settings.start + SLIDE_US, settings.start + HOURS * HOUR_US + 1, SLIDE_US)
+    cuts = np.searchsorted(batch.time, ends)
+    for start, stop, end in zip([0, *cuts[:-1].tolist()], cuts.tolist(), ends.tolist(), strict=True):
+        yield end, batch.take(slice(start, stop))
+
+
+def run(kind: str | None, seed: int) -> Heard:
+    """One shop, with a change of that kind or none."""
+    change = () if kind is None else (Change.parse(f"{kind}@{CHANGED_H}:{max(DRIFT_SIZES[kind], 0.3)}"),)
+    settings = ShopSettings(seed=100 + seed, events_per_hour=EVENTS_PER_HOUR, drift=change)
+    watch, attribution = DriftWatch(COLUMNS, Drift(), seed), Attribution(CONFIG, SCHEMA)
+    slices = Slices(Judging(), SCHEMA)
+    peers = {name: make() for name, (make, _) in PEERS.items() if seed == 0 or "KSWIN" not in name}
+    heard, model, learned = Heard({name: [] for name in (*KINDS, *peers)}), None, []
+    for number, (end, events) in enumerate(_slides(settings)):
+        hour = (end - settings.start) / HOUR_US
+        rows = select_examples(events, SCHEMA, CONFIG)
+        examples = _examples(events.take(rows), slices, model)
+        watch.arrived(examples, number, end)
+        matured = attribution.step(events, rows, examples, end)
+        scores = _scored(model, matured.examples)
+        found = watch.matured(matured.examples, matured.delays(), scores, number, (end - SLIDE_US, end))
+        if model is None:
+            learned.append(matured.examples)
+            if hour == LEARNED_H:
+                model = Model(ExampleBatch.concat(learned))
+                watch.published(end, model.score)
+            continue
+        heard.events += len(events)
+        heard.changed_at = heard.events if hour <= CHANGED_H else heard.changed_at
+        heard.found_until = heard.events if hour <= CHANGED_H + FOUND_WITHIN_H else heard.found_until
+        for finding in found:
+            heard.alarms[finding.kind].append(heard.events)
+        _ask(peers, scores, matured.examples.label, heard)
+    return heard
+
+
+def _scored(model: Model | None, examples: ExampleBatch) -> NDArray[np.float32]:
+    return np.full(len(examples), np.nan, np.float32) if model is None else model.score(examples)
+
+
+def _examples(clicks: EventBatch, slices: Slices, model: Model | None) -> ExampleBatch:
+    nothing = np.full(len(clicks), np.nan, np.float32)
+    examples = ExampleBatch(
+        time=clicks.time,
+        ids=clicks.ids,
+        numbers=clicks.numbers,
+        label=nothing,
+        logit_candidate=nothing,
+        logit_champion=nothing,
+        logit_served=nothing,
+        baseline=np.full((len(clicks), 4), np.nan, np.float32),
+        judged=np.ones(len(clicks), bool),
+        unseen=slices.arrive(clicks.ids),
+    )
+    scores = _scored(model, examples)
+    return replace(examples, logit_candidate=scores, logit_champion=scores)
+
+
+def _ask(peers: dict[str, Any], scores: NDArray[np.float32], labels: NDArray[np.float32], heard: Heard) -> None:
+    """Gives River's detectors the slide's losses and errors, one by one as they want them."""
+    loss, error = losses(scores, labels).tolist(), ((scores > 0) != (labels > 0.5)).tolist()
+    for name, detector in peers.items():
+        values: list[Any] = error if PEERS[name][1] else loss[:: KSWIN_STEP if "KSWIN" in name else 1]
+        for value in values:
+            detector.update(value)
+            if detector.drift_detected:
+                heard.alarms[name].append(heard.events)
+
+
+def table(seeds: int) -> dict[str, Any]:
+    """{detector: {"false_alarms_per_100k": x, kind: {"found": share, "median_delay_events": n or None}}}."""
+    runs = {kind: [run(kind, seed) for seed in range(seeds)] for kind in (None, *ROWS)}
+    detectors = {**{f"{kind} drift": (kind,) for kind in KINDS}, "all four": KINDS, **{name: (name,) for name in PEERS}}
+    return {name: _row(parts, runs) for name, parts in detectors.items()}
+
+
+def _row(parts: tuple[str, ...], runs: dict[str | None, list[Heard]]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    false = quiet = 0
+    for kind, heards in runs.items():
+        delays: list[int | None] = []
+        for heard in (heard for heard in heards if parts[0] in heard.alarms):
+            alarms = sorted(at for part in parts for at in heard.alarms[part])
+            quiet_until = heard.events if kind is None else heard.changed_at
+            false, quiet = false + sum(at <= quiet_until for at in alarms), quiet + quiet_until
+            delays.append(
+                next((at - heard.changed_at for at in alarms if heard.changed_at < at <= heard.found_until), None)
+            )
+        if kind is not None:
+            soon = [delay for delay in delays if delay is not None]
+            row[kind] = {"found": len(soon) / len(delays), "median_delay_events": median(soon) if soon else None}
+    return {"false_alarms_per_100k": 1e5 * false / quiet, **row}
+
+
+def shown(content: dict[str, Any]) -> str:
+    """The table for people: share found / median delay in events."""
+    lines = [
+        "| detector | false alarms per 100,000 events | " + " | ".join(ROWS) + " |",
+        "|---" * (2 + len(ROWS)) + "|",
+    ]
+    for name, row in content.items():
+        cells = [
+            f"{row[kind]['found']:.0%} / {row[kind]['median_delay_events']:,.0f}" if row[kind]["found"] else "-"
+            for kind in ROWS
+        ]
+        lines.append(f"| {name} | {row['false_alarms_per_100k']:.2f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--out", type=Path, help="the table as JSON")
+    parser.add_argument("--seeds", type=int, default=3, help="shops per kind of change (default: %(default)s)")
+    arguments = parser.parse_args()
+    logging.disable(logging.INFO)
+    content = table(arguments.seeds)
+    print(shown(content))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
