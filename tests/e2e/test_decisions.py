@@ -1,4 +1,7 @@
-"""What is decided beside verdicts, in whole runs: overrides, canaries, restarts; and that a replay decides the same."""
+"""What is decided beside verdicts, in whole runs: overrides, canaries, restarts; and that another run decides the same.
+
+The runs share a process, for what is tested is what they decide.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from processes import assert_equal, changed, learner, outcome, write_config
+import pytest
+import yaml
+from processes import Outcome, assert_equal, changed, outcome
 from shops import CONFIG, grow, write_shop
 
+from stream_learner.cli import main
 from stream_learner.publishing.verdict_log import read_verdicts
 
-EVENTS = 12_000
-OFTEN = changed(CONFIG, gate__interval="10m", gate__min_interval="20m")
-# A learning rate this high makes some candidates much worse than the best before them.
-RECKLESS = changed(
-    OFTEN,
-    learning__learning_rate=0.2,
-    gate__mode="superior",
-    gate__on_degradation="restart_from_champion",
-    gate__catch_up_steps=3,
-    judging__score_log=True,
+pytestmark = pytest.mark.timeout(900)  # of a machine that has other things to do
+
+EVENTS = 8000
+OFTEN = changed(
+    CONFIG, gate__interval="10m", gate__min_interval="20m", learning__threads=1, observing__log_level="error"
 )
 
 
@@ -28,68 +29,89 @@ def lines(state: Path, kind: str) -> list[dict[str, Any]]:
     return [line for line in read_verdicts(state / "verdicts.jsonl") if line["kind"] == kind]
 
 
-def run(folder: Path, config: Path, events: Path, *more: object) -> Any:
+def learned(folder: Path, config: dict[str, Any], events: Path, *more: object) -> Outcome:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     state, report = folder / "state", folder / "report.json"
-    learner("backtest", "-c", config, "--events", events, "--state", state, "--report", report, *more)
+    command = "backtest", "-c", folder / "config.yaml", "--events", events, "--state", state, "--report", report, *more
+    assert main([str(part) for part in command]) == 0
     return outcome(state, report)
 
 
-def test_an_override_is_journaled_obeyed_and_recorded(tmp_path: Path) -> None:
-    events = write_shop(tmp_path / "events", EVENTS)
-    state = tmp_path / "live" / "state"
-    config = write_config(tmp_path / "config.yaml", changed(OFTEN, gate__max_ne=0.01))  # nothing passes by the rules
-    asked = "gate", "override", "--next", "--state", state
-    assert "no worker has run" in learner(*asked, "--reason", "x", expect=2).stderr
+def test_an_override_is_journaled_obeyed_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events, folder = write_shop(tmp_path / "events", EVENTS), tmp_path / "live"
+    strict = changed(OFTEN, gate__max_ne=0.01)  # nothing passes by the rules
+    asked = ["gate", "override", "--state", str(folder / "state")]
+    assert main([*asked, "--next", "--reason", "x"]) == 2
+    assert "no worker has run on this folder" in capsys.readouterr().err
     grow(half := tmp_path / "half", events, 0.0, 0.5)
-    assert run(tmp_path / "live", config, half).versions == []
+    assert learned(folder, strict, half).versions == []
 
-    assert "--reason: needed" in learner(*asked, expect=2).stderr
-    learner(*asked, "--reason", "by mistake")
-    learner("gate", "override", "--cancel", "--state", state)
-    learner(*asked, "--reason", "the launch cannot wait")
+    assert main([*asked, "--next"]) == 2
+    assert "--reason: needed" in capsys.readouterr().err
+    for more in (["--next", "--reason", "by mistake"], ["--cancel"], ["--next", "--reason", "the launch cannot wait"]):
+        assert main([*asked, *more]) == 0
     grow(half, events, 0.5, 1.0)
-    live = run(tmp_path / "live", config, half)
-    assert [line["reason"] for line in lines(state, "override")] == [
+    live = learned(folder, strict, half)
+    assert [line["reason"] for line in lines(folder / "state", "override")] == [
         "override: the next verdict passes: by mistake",
         "override: cancelled",
         "override: the next verdict passes: the launch cannot wait",
     ]
-    passed = [line for line in lines(state, "verdict") if line["passed"]]
+    passed = [line for line in lines(folder / "state", "verdict") if line["passed"]]
     assert len(passed) == 1 == len(live.versions)
     assert passed[0]["reason"].startswith("passed: by override (the launch cannot wait); by the rules: ")
-    shown = learner("checkpoints", "show", str(live.versions[0]), "--state", state).stdout
-    assert "by override (the launch cannot wait)" in shown
+    capsys.readouterr()
+    assert main(["checkpoints", "show", str(live.versions[0]), "--state", str(folder / "state")]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == passed[0]["reason"]
 
 
-def test_a_degraded_candidate_starts_again_and_a_replay_does_the_same(tmp_path: Path) -> None:
-    events, config = write_shop(tmp_path / "events", EVENTS), write_config(tmp_path / "config.yaml", RECKLESS)
-    live = run(tmp_path / "live", config, events)
-    state = tmp_path / "live" / "state"
+def test_a_degraded_candidate_starts_again_and_a_replay_does_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A learning rate that makes some candidates much worse than the best before them."""
+    events, state = write_shop(tmp_path / "events", EVENTS), tmp_path / "live" / "state"
+    reckless = changed(
+        OFTEN,
+        learning__learning_rate=0.2,
+        gate__mode="superior",
+        gate__cool_down="0s",
+        gate__on_degradation="rollback_serving",
+        gate__catch_up_steps=3,
+        judging__score_log=True,
+    )
+    live = learned(tmp_path / "live", reckless, events)
     again = lines(state, "degradation")
-    assert again and all(line["action"] == "restart_from_champion" and line["replayed"] > 0 for line in again)
-    assert all(line["reason"].startswith("degraded: the candidate was restarted from the champion: ") for line in again)
-    held = {line["slide"]: line for line in lines(state, "verdict")}
-    assert all(held[line["slide"]]["degraded"] and not held[line["slide"]]["passed"] for line in again)
-    replayed = run(tmp_path / "again", config, events, "--journal", state / "journal.jsonl")
-    assert_equal(live, replayed)
+    assert {line["action"] for line in again} <= {"rollback_serving", "restart_from_champion"}
+    assert again and all(line["replayed"] > 0 and line["reason"].startswith("degraded: ") for line in again)
+    asked = {line["slide"]: line for line in lines(state, "verdict")}
+    assert all(asked[line["slide"]]["degraded"] and not asked[line["slide"]]["passed"] for line in again)
+    manifests = [json.loads(content) for content in live.manifests.values()]
+    back = [line for line in again if line["action"] == "rollback_serving"]
+    assert len([m for m in manifests if m["rollback_of"] is not None]) == len(back) + sum(
+        not line["passed"] for line in lines(state, "canary")
+    )
+    assert_equal(live, learned(tmp_path / "again", reckless, events, "--journal", state / "journal.jsonl"))
 
     scores = state / "scores.jsonl"
     assert scores.read_bytes() == (tmp_path / "again" / "state" / "scores.jsonl").read_bytes()
-    asked = ("gate", "simulate", "-c", config, "--scores", scores, "--runs", "20", "--looks", "5", "--json")
-    assert json.loads(learner(*asked).stdout)["runs"] == 20
+    config = str(tmp_path / "live" / "config.yaml")
+    capsys.readouterr()
+    assert (
+        main(["gate", "simulate", "-c", config, "--scores", str(scores), "--runs", "9", "--looks", "3", "--json"]) == 0
+    )
+    assert json.loads(capsys.readouterr().out)["runs"] == 9
 
 
 def test_a_canary_that_fails_serves_the_version_before_again(tmp_path: Path) -> None:
     """A shift of predictions that no two versions keep to: every canary fails."""
     events = write_shop(tmp_path / "events", EVENTS)
     strict = changed(OFTEN, canary={"duration": "1h", "max_shift": 1.0001, "min_examples": 100})
-    config = write_config(tmp_path / "config.yaml", strict)
-    live = run(tmp_path / "live", config, events)
+    live = learned(tmp_path / "live", strict, events)
     failed = lines(tmp_path / "live" / "state", "canary")
     assert failed and not any(line["passed"] for line in failed)
     manifests = {version: json.loads(content) for version, content in live.manifests.items()}
     for line in failed:
-        rolled = next(m for m in manifests.values() if m["rollback_of"] == line["previous"])
-        assert rolled["parent"] == line["version"] and rolled["verdict"]["reason"] == line["reason"]
+        rolled = next(m for m in manifests.values() if m["parent"] == line["version"])
+        assert rolled["rollback_of"] == line["previous"] and rolled["verdict"]["reason"] == line["reason"]
         assert live.content[rolled["version"]] == live.content[line["previous"]]
-    assert_equal(live, run(tmp_path / "again", config, events))
