@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Iterable
 
 from stream_learner.ingest.source import Partition
-from stream_learner.journal import AnyEntry, End, PartitionIdle, PartitionWoken, Position
+from stream_learner.journal import AnyEntry, End, Gap, PartitionIdle, PartitionWoken, Position, Rewound
 
 
 class Agenda:
     """Journal entries still to be obeyed, and where reading each partition stops for them.
 
-    A partition that went idle, woke or ended did so at a place: it is read up to there before the entry takes
-    effect, and no further.
+    A partition that went idle, woke, ended or lost records did so at a place: it is read up to there before the
+    entry takes effect, and no further.
     """
 
     def __init__(self, entries: Iterable[AnyEntry] = ()) -> None:
@@ -55,4 +55,6 @@ def places(entry: AnyEntry) -> tuple[Position, ...]:
     """Places up to which the entry's partitions must have been read when it takes effect."""
     if isinstance(entry, End):
         return entry.partitions
-    return (entry.partition,) if isinstance(entry, (PartitionIdle, PartitionWoken)) else ()
+    if isinstance(entry, Rewound):
+        return entry.old
+    return (entry.partition,) if isinstance(entry, (PartitionIdle, PartitionWoken, Gap)) else ()

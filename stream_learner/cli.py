@@ -12,6 +12,7 @@ from pathlib import Path
 from stream_learner import config as configs
 from stream_learner import config_text
 from stream_learner.errors import FatalError
+from stream_learner.gaps import ON_GAP, OnGap
 from stream_learner.observing.logs import configure_logging, importing_quietly
 from stream_learner.settings import Config, Observing
 
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_gate(commands.add_parser("gate", help="rehearse the gate's thresholds, or override its next verdict"))
     _add_dashboard(commands.add_parser("dashboard", help="the dashboard of a state folder, also without a worker"))
     _add_report(commands.add_parser("report", help="the dashboard of a state folder as one HTML file"))
+    _add_explain(commands.add_parser("explain", help="which inputs move one score of a version, and by how much"))
     return parser
 
 
@@ -59,12 +61,19 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", required=True, metavar="FILE")
     parser.add_argument("--state", metavar="DIR", help="state and checkpoints go here, whatever the config says")
     parser.add_argument("--journal", metavar="FILE", help="obey this journal of an earlier run (new state only)")
+    parser.add_argument(
+        "--on-gap",
+        choices=ON_GAP,
+        default="stop",
+        help="where the log lost records: stop (exit 3), skip what retention removed, or rewind to what a topic made "
+        "anew or cut back holds; journaled, and recorded in every later version (default: %(default)s)",
+    )
     parser.add_argument("--report", metavar="FILE", help="write the run's report here, as JSON")
 
 
 def _run(args: argparse.Namespace) -> int:
     config = configs.with_state(configs.load(args.config), args.state)
-    _learn(config, until_end=args.until_end, journal=args.journal, report_path=args.report)
+    _learn(config, until_end=args.until_end, journal=args.journal, report_path=args.report, on_gap=args.on_gap)
     return 0
 
 
@@ -77,15 +86,15 @@ def _add_backtest(parser: argparse.ArgumentParser) -> None:
 def _backtest(args: argparse.Namespace) -> int:
     config = configs.with_files(configs.load(args.config), args.events)
     config = configs.with_state(config, args.state or f"{config.state}-backtest")
-    _learn(config, until_end=True, journal=args.journal, report_path=args.report)
+    _learn(config, until_end=True, journal=args.journal, report_path=args.report, on_gap=args.on_gap)
     return 0
 
 
-def _learn(config: Config, *, until_end: bool, journal: str | None, report_path: str | None) -> None:
+def _learn(config: Config, *, until_end: bool, journal: str | None, report_path: str | None, on_gap: OnGap) -> None:
     configure_logging(config.observing)
     with importing_quietly():
         from stream_learner.running import run
-    run(config, until_end=until_end, journal=journal, report_path=report_path)
+    run(config, until_end=until_end, journal=journal, report_path=report_path, on_gap=on_gap)
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -114,6 +123,13 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
     page.add_arguments(parser)
     parser.set_defaults(command=page.main)
+
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    from stream_learner.explaining import command
+
+    command.add_arguments(parser)
+    parser.set_defaults(command=command.main)
 
 
 def _add_archive(parser: argparse.ArgumentParser) -> None:

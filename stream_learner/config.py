@@ -17,10 +17,11 @@ from typing import Any
 import msgspec
 import yaml
 
-from stream_learner.errors import ConfigError, StateError
+from stream_learner.errors import ConfigError
 from stream_learner.events import EventSchema
 from stream_learner.rules import contradictions
 from stream_learner.settings import Config, Duration, Secret, Section
+from stream_learner.settings.base import is_url, revealed, silenced
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _MAX_VALUES = 100_000  # in a config, aliases written out; the whole of default.yaml has some 200
@@ -50,37 +51,31 @@ def parse(text: str, name: str = "config", environ: Mapping[str, str] = os.envir
         config = _convert(raw, name)
         problems = contradictions(config)
     except ConfigError as error:
-        raise ConfigError(_silenced(str(error), raw)) from None
+        raise ConfigError(silenced(str(error), raw)) from None
     if problems:
-        raise ConfigError(_silenced("\n".join(f"{name}: {problem}" for problem in problems), raw))
+        raise ConfigError(silenced("\n".join(f"{name}: {problem}" for problem in problems), raw))
     return _keeping_secrets(config, raw)
 
 
 def _keeping_secrets(config: Config, raw: dict[str, Any]) -> Config:
-    """The config with the client options that came from the environment as Secrets; the client reveals them."""
-    given = _at(raw, "source.kafka.options") or {}
-    options = {
-        name: given[name] if isinstance(given.get(name), Secret) else value
-        for name, value in config.source.kafka.options.items()
-    }
-    kafka = msgspec.structs.replace(config.source.kafka, options=options)
-    return msgspec.structs.replace(config, source=msgspec.structs.replace(config.source, kafka=kafka))
+    """The config with the client options that came from the environment as Secrets, revealed to the client alone."""
+    kafka = config.source.kafka
+    options = _secret_again(kafka.options, _at(raw, "source.kafka.options"))
+    source = msgspec.structs.replace(config.source, kafka=msgspec.structs.replace(kafka, options=options))
+    options = _secret_again(config.checkpoints.options, _at(raw, "checkpoints.options"))
+    checkpoints = msgspec.structs.replace(config.checkpoints, options=options)
+    return msgspec.structs.replace(config, source=source, checkpoints=checkpoints)
 
 
-def _silenced(message: str, raw: Any) -> str:
-    """A complaint without the texts that came from the environment, in any of the ways a message quotes them."""
-    for secret in sorted(_revealed(raw), key=len, reverse=True):
-        for quoted in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1]):
-            message = message.replace(quoted, str(Secret())) if quoted else message
-    return message
-
-
-def _revealed(value: Any) -> Iterator[str]:
-    if isinstance(value, Secret):
-        yield value.reveal()
-    elif isinstance(value, (dict, list)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _revealed(item)
+def _secret_again(value: Any, given: Any) -> Any:
+    """A converted value, with what was given as a Secret as one again, however deep."""
+    if isinstance(given, Secret):
+        return given
+    if isinstance(value, dict) and isinstance(given, dict):
+        return {key: _secret_again(item, given.get(key)) for key, item in value.items()}
+    if isinstance(value, list) and isinstance(given, list):
+        return [_secret_again(*pair) for pair in zip(value, given, strict=True)]
+    return value
 
 
 def filled(text: str, name: str, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -176,18 +171,9 @@ def _decode(kind: type, value: Any) -> Any:
 
 def _convert(raw: Any, name: str) -> Config:
     try:
-        return msgspec.convert(_plain(raw), Config, dec_hook=_decode)
+        return msgspec.convert(revealed(raw), Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise ConfigError(_explain(str(error), raw, name)) from None
-
-
-def _plain(value: Any) -> Any:
-    """Secrets as plain strings, for conversion; fields that keep them are typed Secret and wrap them again."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value.reveal() if isinstance(value, Secret) else value
 
 
 def _explain(message: str, raw: Any, name: str) -> str:
@@ -212,7 +198,7 @@ def _named(path: str, raw: Any, message: str) -> str:
         mapping = _at(raw, before)
         for key in list(mapping):
             try:
-                msgspec.convert(_plain(_with(raw, before, {key: mapping[key]})), Config, dec_hook=_decode)
+                msgspec.convert(revealed(_with(raw, before, {key: mapping[key]})), Config, dec_hook=_decode)
             except msgspec.ValidationError as error:
                 if str(error) == message:
                     path = f"{before}.{key}{after}"
@@ -318,23 +304,11 @@ def model_head(config: Config) -> dict[str, Any]:
     return {"config_hash": model_hash(config), "config": to_plain(config, scope="model")}
 
 
-def require_same_model(head: dict[str, Any], config: Config) -> None:
-    """Raises StateError naming the model keys in which `config` differs from the one a snapshot was made under."""
-    if head["config_hash"] == model_hash(config):
-        return
-    before, now = _leaves(head["config"]), _leaves(to_plain(config, scope="model"))
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    raise StateError(
-        f"the snapshot in {config.state} was made under other model keys: {', '.join(changed) or 'privacy.key'}. "
-        "Put them back, or start with a new state folder (operational keys may change freely)"
-    )
-
-
-def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
     """Nested mappings as one, by dotted paths."""
     if not isinstance(value, dict) or not value:
         return {path: value}
-    inner = (_leaves(item, f"{path}.{key}" if path else str(key)) for key, item in value.items())
+    inner = (leaves(item, f"{path}.{key}" if path else str(key)) for key, item in value.items())
     return {key: leaf for leaves in inner for key, leaf in leaves.items()}
 
 
@@ -357,11 +331,29 @@ def event_schema(config: Config) -> EventSchema:
     )
 
 
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The config with other plain values of keys, named by dotted paths as `leaves` does."""
+    for path, value in values.items():
+        config = _with_value(config, path.split("."), value)
+    return config
+
+
+def _with_value(section: Any, steps: list[str], value: Any) -> Any:
+    field = next(f for f in _fields(type(section)) if f.encode_name == steps[0])
+    if len(steps) == 1:
+        new = msgspec.convert(value, field.type, dec_hook=_decode)
+    else:
+        new = _with_value(getattr(section, field.name), steps[1:], value)
+    return msgspec.structs.replace(section, **{field.name: new})
+
+
 def with_state(config: Config, folder: str | None) -> Config:
     """The config with state and checkpoints in `folder`; as it is for None."""
     if folder is None:
         return config
-    checkpoints = msgspec.structs.replace(config.checkpoints, root=None)
+    if is_url(folder):
+        raise ConfigError(f"--state {folder}: a URL, but state needs a POSIX volume; give a folder")
+    checkpoints = msgspec.structs.replace(config.checkpoints, root=None, options={})
     return msgspec.structs.replace(config, state=folder, checkpoints=checkpoints)
 
 

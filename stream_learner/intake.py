@@ -3,32 +3,37 @@
 What the log does not hold is decided here once, journaled, and then only obeyed: after a restart or in a replay
 the journal's entries are applied at their slides, and nothing new is decided before the last of them has been.
 A partition of a bounded log that ends before the others is such a decision too: the log may have grown by the time
-a killed run is taken up again.
+a killed run is taken up again. So is going on where the log has lost records (`gaps`).
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from stream_learner.agenda import Agenda, places
+from stream_learner.config_change import ConfigSwitched, new_values
 from stream_learner.errors import DataError, RetryableError, StateError
 from stream_learner.events import EventSchema
-from stream_learner.ingest.dead_letters import DeadLetter, DeadLetterRate, DeadLetterSink
+from stream_learner.gaps import OnGap, decided
+from stream_learner.ingest.dead_letters import DeadLetter, DeadLetterRate, DeadLetterSink, letter_of
 from stream_learner.ingest.decode import Decoded, Decoder
+from stream_learner.ingest.positions import GapError
 from stream_learner.ingest.source import Partition, RecordBatch, Source
 from stream_learner.journal import (
     AnyEntry,
     Command,
+    ConfigChange,
     End,
+    Gap,
     Journal,
     PartitionAdded,
     PartitionIdle,
     PartitionWoken,
     Position,
+    Rewound,
     Start,
 )
 from stream_learner.retry import retrying
@@ -36,6 +41,8 @@ from stream_learner.settings import Config
 from stream_learner.tally import Tally
 from stream_learner.windows.slides import OpenSlides, Slide, open_slides
 from stream_learner.windows.watermark import Watermark
+
+log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
 _LOOK_S = 0.5  # while records flow: how often to look for new, ended and idle partitions
@@ -54,6 +61,7 @@ class Intake:
         tally: Tally,
         *,
         until_end: bool,
+        on_gap: OnGap = "stop",
     ) -> None:
         self._config = config
         self._schema = schema
@@ -62,6 +70,7 @@ class Intake:
         self._letters = letters
         self._tally = tally
         self._until_end = until_end
+        self._on_gap = on_gap
         self._decoder = Decoder(config, schema)
         self._rate = DeadLetterRate(config.dead_letters.max_rate, config.dead_letters.rate_records)
         self._timed = frozenset(name for name, topic in config.topics.items() if topic.time_format != "integer")
@@ -69,6 +78,7 @@ class Intake:
         self.slides: OpenSlides = open_slides(config.slides, schema)
         self.positions: dict[Partition, int] = {}
         self.applied = 0  # journal entries that have taken effect
+        self._topic_ids: dict[str, str] = {}  # of the logs that the positions are in
         self._agenda = Agenda()
         self._settled = 0  # number of the first slide about which something new may be decided
         self._held: dict[Partition, RecordBatch] = {}  # read past a journaled stop, waiting for its slide
@@ -85,20 +95,21 @@ class Intake:
         again as they were, so nothing new is decided before, even where the log now has more.
         """
         self._settled = settled
+        self._resuming = True
         due = list(self._journal.from_position(self.applied))
-        if self.applied > 0:
-            self._source.start(self.positions, until_end=self._until_end)
-        elif due:
+        if self.applied == 0 and not due:
+            begin = self._source.start(None, until_end=self._until_end)
+            self._topic_ids = self._source.topic_ids()
+            self._journal.append(Start(slide=0, partitions=_positions(begin)))
+            self._begin(begin)
+            return
+        if self.applied == 0:
             first = due.pop(0)
             if not isinstance(first, Start):
                 raise StateError("the journal does not begin with a start entry; put the whole journal back")
-            self._begin(self._source.start(_offsets(first.partitions), until_end=self._until_end))
-        else:
-            begin = self._source.start(None, until_end=self._until_end)
-            self._journal.append(Start(slide=0, partitions=_positions(begin)))
-            self._begin(begin)
+            self._begin(_offsets(first.partitions))
         self._agenda = Agenda(due)
-        self._resuming = True
+        self._connect()
 
     def _begin(self, positions: dict[Partition, int]) -> None:
         self.positions = dict(positions)
@@ -106,11 +117,50 @@ class Intake:
         for partition in sorted(positions):
             self.watermark.join(partition)
 
+    def _connect(self) -> None:
+        """Begins reading at the positions, behind what the log had lost by the journal or has lost by now."""
+        self._held.clear()
+        while (entry := self._agenda.next(self.slides.number)) is not None and self._is_passed(entry):
+            self._apply(self._agenda.pop())
+        while True:
+            try:
+                self._source.start(self.positions, until_end=self._until_end, topic_ids=self._topic_ids)
+            except GapError as error:
+                self._bridge(error)
+            else:
+                self._topic_ids |= self._source.topic_ids()
+                return
+
+    def _is_passed(self, entry: AnyEntry) -> bool:
+        """Whether it moves positions that are exactly here: decided, but not in the snapshot any more."""
+        here = all(self.positions[place.partition] == place.offset for place in places(entry))
+        return here and isinstance(entry, (Gap, Rewound))
+
+    def _bridge(self, error: GapError) -> None:
+        """Decides to go on behind what the log has lost, where that is asked for and can still be decided."""
+        if self.repeating:
+            raise GapError(error.missing, settled=True) from error
+        for entry in decided(error, self._on_gap, self.positions, self.slides.number):
+            self._decide(entry)
+
+    def _reconnect(self, error: GapError, keep: Callable[[], None]) -> None:
+        """Records were lost while reading. All that was read is in a snapshot before anything is decided: a restart
+        could not read it again."""
+        keep()
+        if self._on_gap == "stop":
+            self._bridge(error)
+        self._connect()  # looks again: the reader may have been told of a log's new end before its new id
+        ends = {missing: missing.end for missing in error.missing if missing.why == "beyond"}
+        left = [missing for missing, end in ends.items() if end is not None and self.positions[missing.partition] > end]
+        if left:  # a log cut back, and longer again since: only the reader knew where
+            self._bridge(GapError(left))
+            self._connect()
+
     # ---- the journal ----------------------------------------------------------------------------------------
 
     def decide(self, name: str, arguments: dict[str, int | str | bool | None], command_id: str) -> Command | None:
         """Journals an operator command to take effect now; None while older entries are still being obeyed."""
-        if self._repeating:
+        if self.repeating:
             return None
         entry = Command(slide=self.slides.number, id=command_id, name=name, arguments=arguments)
         self._journal.append(entry)
@@ -118,7 +168,7 @@ class Intake:
         return entry
 
     @property
-    def _repeating(self) -> bool:
+    def repeating(self) -> bool:
         """Whether earlier decisions are still being obeyed, so that none may be added."""
         return bool(self._agenda) or self.slides.number < self._settled
 
@@ -139,6 +189,12 @@ class Intake:
             self._add(entry.partition)
         elif isinstance(entry, End):
             self.watermark.end(p.partition for p in entry.partitions)
+        elif isinstance(entry, Gap):
+            self._move(entry.partition, entry.until, "skip", entry.slide)
+        elif isinstance(entry, Rewound):
+            for old, new in zip(entry.old, entry.new, strict=True):
+                self._move(old, new.offset, "rewind", entry.slide)
+                self._topic_ids.pop(old.topic, None)
         else:
             raise StateError(f"journal entry {type(entry).__name__} for slide {entry.slide} is not known here")
         self.applied += 1
@@ -148,11 +204,28 @@ class Intake:
         self.positions[place.partition] = place.offset
         self.watermark.join(place.partition, self.slides.floor)
 
-    def _obey(self, act: Callable[[Command], None]) -> bool:
+    def _move(self, old: Position, until: int, decision: str, slide: int) -> None:
+        self.positions[old.partition] = until
+        self._tally.lost(old.partition, old.offset, until, decision, slide)
+        log.warning(
+            "%s: by --on-gap %s, reading goes on at %d instead of %d", old.partition, decision, until, old.offset
+        )
+
+    def _obey(self, act: Callable[[Command], None], keep: Callable[[], None]) -> bool:
         """Applies the entries of this slide; False while one of them waits for records still to be read."""
         while (entry := self._agenda.next(self.slides.number)) is not None:
             if any(self.positions[place.partition] < place.offset for place in places(entry)):
                 return False
+            if isinstance(entry, Rewound):
+                keep()
+                where = ", ".join(f"{place.partition} offset {place.offset}" for place in entry.new)
+                raise DataError(
+                    f"the journal goes on in a new log: {self._agenda}. Point the source at that log, from {where} on, "
+                    "and start again on the same state: what was read of the old one is in its snapshot"
+                )
+            if isinstance(entry, ConfigChange):
+                keep()
+                raise ConfigSwitched(new_values(entry))
             self._agenda.pop()
             if isinstance(entry, Command):
                 self.applied += 1
@@ -163,19 +236,24 @@ class Intake:
 
     # ---- reading --------------------------------------------------------------------------------------------
 
-    def next_slide(self, act: Callable[[Command], None], turn: Callable[[], bool]) -> Slide | None:
+    def next_slide(
+        self, act: Callable[[Command], None], turn: Callable[[], bool], keep: Callable[[], None] = lambda: None
+    ) -> Slide | None:
         """Reads until a slide closes. None when `turn` (called on every round) says stop, or at the end of the log.
 
-        `act` carries out journaled operator commands as their slide comes.
+        `act` carries out journaled operator commands as their slide comes; `keep` makes the state durable as it is.
         """
         while turn():
-            if self._obey(act):
+            if self._obey(act, keep):
                 slide = self.slides.close(self.watermark.value())
                 if slide is not None:
                     return slide
                 if self._ended:
                     return None
-            self._read()
+            try:
+                self._read()
+            except GapError as error:
+                self._reconnect(error, keep)
         return None
 
     def _read(self) -> None:
@@ -186,7 +264,7 @@ class Intake:
         batch = self._source.poll(wanted, _POLL_S)
         if batch is not None:
             self._take(batch)
-        if self._repeating:
+        if self.repeating:
             if batch is None and wanted <= self._source.ended():
                 raise DataError(
                     f"the log ends before {self._missing()}. Put the missing records back (from an archive of the "
@@ -214,18 +292,22 @@ class Intake:
     def _may_read(self, partition: Partition) -> bool:
         """While the journal is obeyed, no partition is read beyond its next entry, and none that rests: it gave
         nothing more until it woke."""
-        if self._repeating and self.watermark.resting(partition):
+        if self.repeating and self.watermark.resting(partition):
             return False
         stop = self._agenda.stop(partition)
         return stop is None or self.positions[partition] < stop
 
     def _take(self, batch: RecordBatch) -> None:
         partition = batch.partition
+        if batch.next_offset <= self.positions[partition]:
+            return  # skipped once, and here again in a replay of the whole log
+        if len(batch) and batch.offsets[0] < self.positions[partition]:
+            _, batch = batch.split(self.positions[partition])
         stop = self._agenda.stop(partition)
         if stop is not None and batch.next_offset > stop:
-            batch, rest = _split(batch, stop)
+            batch, rest = batch.split(stop)
             self._held[partition] = rest
-        if not self._repeating:
+        if not self.repeating:
             self._go_on()
             if self.watermark.resting(partition):
                 self._wake(partition)
@@ -240,10 +322,10 @@ class Intake:
 
     def _bury(self, batch: RecordBatch, decoded: Decoded, late: Any, ahead: Any) -> None:
         letters = list(decoded.dead)
-        letters += [_letter(batch, row, "time_ahead", "event time jumps too far") for row in decoded.rows[ahead]]
+        letters += [letter_of(batch, row, "time_ahead", "event time jumps too far") for row in decoded.rows[ahead]]
         dead = len(letters)
         if self._config.dead_letters.late == "dead_letter":
-            letters += [_letter(batch, row, "late", "its slide had closed") for row in decoded.rows[late]]
+            letters += [letter_of(batch, row, "late", "its slide had closed") for row in decoded.rows[late]]
         if letters:
             self._send(letters)
         self._tally.took(batch, decoded, late=int(late.sum()), letters=letters, dead=dead)
@@ -307,6 +389,7 @@ class Intake:
             "slides": self.slides.capture(),
             "positions": [[p.topic, p.index, offset] for p, offset in sorted(self.positions.items())],
             "applied": self.applied,
+            "topic_ids": dict(self._topic_ids),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -314,33 +397,12 @@ class Intake:
         self.slides.restore(state["slides"])
         self.positions = {Partition(topic, index): offset for topic, index, offset in state["positions"]}
         self.applied = state["applied"]
-
-
-def _split(batch: RecordBatch, offset: int) -> tuple[RecordBatch, RecordBatch]:
-    at = int(np.searchsorted(batch.offsets, offset))
-    parts = []
-    for rows, following in ((slice(None, at), offset), (slice(at, None), batch.next_offset)):
-        parts.append(
-            RecordBatch(batch.partition, batch.offsets[rows], batch.timestamps[rows], batch.values[rows], following)
-        )
-    return parts[0], parts[1]
-
-
-def _letter(batch: RecordBatch, row: Any, reason: str, detail: str) -> DeadLetter:
-    return DeadLetter(
-        reason=reason,
-        detail=detail,
-        topic=batch.partition.topic,
-        partition=batch.partition.index,
-        offset=int(batch.offsets[row]),
-        timestamp=int(batch.timestamps[row]),
-        value=batch.values[row],
-    )
-
-
-def _positions(offsets: dict[Partition, int]) -> tuple[Position, ...]:
-    return tuple(Position.of(p, offset) for p, offset in sorted(offsets.items()))
+        self._topic_ids = dict(state["topic_ids"])
 
 
 def _offsets(places: tuple[Position, ...]) -> dict[Partition, int]:
     return {place.partition: place.offset for place in places}
+
+
+def _positions(offsets: dict[Partition, int]) -> tuple[Position, ...]:
+    return tuple(Position.of(p, offset) for p, offset in sorted(offsets.items()))

@@ -8,7 +8,8 @@ One JSON object per line, oldest first:
 `crc32` is taken over the line without it. An entry takes effect only after `append` has returned, which is after
 the fsync; so a last line cut short never took effect and is cut off on opening.
 
-Kinds: start, partition_idle, partition_woken, partition_added, end, gap, command, config_change, requeue, erase.
+Kinds: start, partition_idle, partition_woken, partition_added, end, gap, rewound, command, config_change, requeue,
+erase.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import logging
 import zlib
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -80,10 +82,18 @@ class End(Entry, frozen=True, tag="end"):
 
 
 class Gap(Entry, frozen=True, tag="gap"):
-    """Records lost to the log and skipped by an operator's decision: from `partition.offset` up to `until`."""
+    """Offsets lost to the log and skipped by an operator's decision: from `partition.offset` up to `until`."""
 
     partition: Position
     until: int  # first offset read again
+
+
+class Rewound(Entry, frozen=True, tag="rewound"):
+    """Partitions whose log is another from here on, by an operator's decision: a topic deleted and created again, or a
+    log cut back behind what was read. `old` says where each had been read to, `new` where reading goes on."""
+
+    old: tuple[Position, ...]
+    new: tuple[Position, ...]
 
 
 class Command(Entry, frozen=True, tag="command"):
@@ -95,10 +105,12 @@ class Command(Entry, frozen=True, tag="command"):
 
 
 class ConfigChange(Entry, frozen=True, tag="config_change"):
-    """Model keys of the config changed by an operator's decision; hashes before and after."""
+    """Model keys of the config changed by an operator's decision; hashes before and after, and per key the old and the
+    new value."""
 
     before: str
     after: str
+    keys: dict[str, tuple[Any, Any]]
 
 
 class Requeue(Entry, frozen=True, tag="requeue"):
@@ -114,7 +126,17 @@ class Erase(Entry, frozen=True, tag="erase"):
 
 
 AnyEntry = (
-    Start | PartitionIdle | PartitionWoken | PartitionAdded | End | Gap | Command | ConfigChange | Requeue | Erase
+    Start
+    | PartitionIdle
+    | PartitionWoken
+    | PartitionAdded
+    | End
+    | Gap
+    | Rewound
+    | Command
+    | ConfigChange
+    | Requeue
+    | Erase
 )
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")

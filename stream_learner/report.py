@@ -44,6 +44,8 @@ def report(worker: Worker, watch: Stopwatch, events_before: int) -> dict[str, An
         "late": tally.late,
         "dead_letters": tally.dead,
         "dead_letter_reasons": dict(sorted(tally.reasons.items())),
+        "skipped": tally.skipped,
+        "gaps": tally.gaps,
         "open": len(worker.intake.slides),
         "examples": tally.examples,
         "matured": tally.matured,

@@ -13,6 +13,7 @@ import msgspec
 from stream_learner.errors import ConfigError
 from stream_learner.ingest.mapping import RecordReader
 from stream_learner.settings import NOVELTY, Config, Duration, Section
+from stream_learner.settings.base import is_url
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = frozenset({"user", "item", "session", "time", "label", "type", "id"})
@@ -261,6 +262,7 @@ def _outside(config: Config) -> Iterator[str]:
         yield "dead_letters.kind: kafka needs source.kind kafka; use file"
     if config.dedupe.window is not None and all(topic.fields.id is None for topic in config.topics.values()):
         yield f"dedupe.window: {config.dedupe.window}, but no topic maps fields.id; name the field or set null"
+    yield from _places(config)
     drift = config.drift
     if drift.interval > drift.run_length:
         yield f"drift.interval: {drift.interval} is longer than drift.run_length {drift.run_length}"
@@ -270,6 +272,28 @@ def _outside(config: Config) -> Iterator[str]:
     for path, value in _positive(config):
         if value == 0:
             yield f"{path}: 0s; must be longer than 0"
+
+
+def _places(config: Config) -> Iterator[str]:
+    if is_url(config.state):
+        yield (
+            f"state: {config.state}: a URL, but journal, lease and snapshots need a POSIX volume; name a folder, and "
+            "give the URL as checkpoints.root"
+        )
+    root = config.checkpoints.root
+    if root is None or not is_url(root):
+        if config.checkpoints.options:
+            yield f"checkpoints.options: for a URL only, but checkpoints.root is {root or 'null'}; leave them out"
+        return
+    scheme, _, place = root.partition("://")
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) or not place.strip("/"):
+        yield f"checkpoints.root: {root!r}; expected a URL such as s3://bucket/folder"
+    elif scheme in ("file", "local"):
+        yield f"checkpoints.root: {root!r}; give a folder of this machine as a path"
+    elif "@" in place.partition("/")[0] and scheme not in ("abfs", "abfss", "az", "adl"):
+        yield "checkpoints.root: holds a user or password; give those in checkpoints.options, as ${ENV_VAR}"
+    elif any(character in place for character in "?#*[]"):
+        yield f"checkpoints.root: {root!r}; expected a URL without query and wildcards"
 
 
 def _positive(config: Config) -> Iterator[tuple[str, Duration]]:

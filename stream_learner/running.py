@@ -12,8 +12,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from stream_learner import config as configs
+from stream_learner.config_change import ConfigSwitched
 from stream_learner.durable import make_folder, write_file
 from stream_learner.errors import ConfigError, FatalError, UnavailableError
+from stream_learner.gaps import OnGap
 from stream_learner.ingest.dead_letters import DeadLetterSink, FileDeadLetters
 from stream_learner.ingest.opening import open_source
 from stream_learner.learning.runtime import configure_tensorflow
@@ -38,7 +41,12 @@ _LOOK_S = 0.2
 
 
 def run(
-    config: Config, *, until_end: bool, journal: str | None = None, report_path: str | None = None
+    config: Config,
+    *,
+    until_end: bool,
+    journal: str | None = None,
+    report_path: str | None = None,
+    on_gap: OnGap = "stop",
 ) -> dict[str, Any]:
     """Learns until SIGTERM or SIGINT, or with `until_end` to the ends the log has now. Returns the report.
 
@@ -49,7 +57,7 @@ def run(
     metrics, health = WorkerMetrics(), Health(config.observing.stuck_after)
     with ExitStack() as stack:
         state = Path(config.state)
-        routes = Routes(state, config.observing.token, metrics, health)
+        routes = Routes(state, config.observing.token, metrics, health, config.checkpoints.options)
         server = stack.enter_context(ObservingServer(config.observing, routes))
         log.info("metrics and health at http://%s:%d, dashboard at http://%s:%d/dashboard", *server.address * 2)
         stopping = stack.enter_context(_signals(config.shutdown.timeout.seconds))
@@ -60,13 +68,19 @@ def run(
         if journal is not None:
             _adopt_journal(Path(journal), state)
         watch = Stopwatch()
-        around = Surroundings(open_source(config), dead_letters(config), announcer(config), metrics, health)
-        worker = stack.enter_context(Worker(config, around, lease, until_end=until_end))
-        try:
-            content = _learn(worker, stopping, watch, bounded=until_end)
-        except FatalError as error:
-            health.failed(str(error))
-            raise
+        content, wanted = None, config
+        while content is None:
+            around = Surroundings(open_source(config), dead_letters(config), announcer(config), metrics, health)
+            worker = Worker(config, around, lease, until_end=until_end, on_gap=on_gap, wanted=wanted)
+            with worker:
+                try:
+                    content = _learn(worker, stopping, watch, bounded=until_end)
+                except ConfigSwitched as switched:
+                    log.info("going on under other model keys: %s", switched)
+                    config, wanted = configs.with_values(config, switched.values), worker.wanted
+                except FatalError as error:
+                    health.failed(str(error))
+                    raise
         if content and report_path is not None:
             write_report(content, Path(report_path))
         return content

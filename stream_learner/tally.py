@@ -1,7 +1,7 @@
 """Counts of everything that happened, since the state began: part of the state, shown by report and metrics.
 
-Each consumed record has exactly one fate: consumed = ignored + late + dead + duplicate + accepted + open, where open
-events wait for their slide.
+Each consumed record has exactly one fate: consumed = ignored + late + dead + duplicate + skipped + accepted + open,
+where open events wait for their slide and skipped are offsets that the log had lost (`--on-gap skip`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from stream_learner.events import EventBatch, EventSchema
 from stream_learner.ingest.dead_letters import DeadLetter
 from stream_learner.ingest.decode import Decoded
-from stream_learner.ingest.source import RecordBatch
+from stream_learner.ingest.source import Partition, RecordBatch
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Tally:
     late: int = 0
     dead: int = 0
     duplicate: int = 0
+    skipped: int = 0
     accepted: int = 0
     examples: int = 0
     matured: int = 0
@@ -36,6 +37,9 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     topics: Counter[str] = field(default_factory=Counter)
     offsets: dict[str, list[int]] = field(default_factory=dict)  # "topic:partition" -> first, last offset in slides
+    gaps: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # what the log had lost, oldest first; never changed in place
     first_time: int | None = None  # event time of the first and last accepted event of closed slides, us
     last_time: int | None = None
 
@@ -49,6 +53,15 @@ class Tally:
         self.dead += dead
         self.topics[batch.partition.topic] += len(batch)
         self.reasons.update(letter.reason for letter in letters)
+
+    def lost(self, partition: Partition, position: int, until: int, why: str, slide: int) -> None:
+        """Reading a partition went on at `until` instead of `position`, before the slide of this number. A log that
+        was made anew or cut back (`until` not beyond `position`) skips the offsets before its beginning only."""
+        place = {"topic": partition.topic, "index": partition.index, "from": position, "until": until}
+        self.gaps = [*self.gaps, {**place, "decision": why, "slide": slide}]
+        skipped = max(0, until - position) if why == "skip" else 0
+        self.consumed += skipped
+        self.skipped += skipped
 
     def closed(self, events: EventBatch, duplicates: int, schema: EventSchema) -> None:
         """A slide closed with these events, after duplicates were taken out."""

@@ -19,10 +19,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stream_learner import config as configs
+from stream_learner import config_change
+from stream_learner.config_change import ConfigSwitched
 from stream_learner.decisions import Decisions, Means
 from stream_learner.durable import make_folder, recover_folder
 from stream_learner.errors import ConfigError, StateError
 from stream_learner.events import EventBatch, ExampleBatch
+from stream_learner.gaps import OnGap
 from stream_learner.ingest.dead_letters import DeadLetterSink
 from stream_learner.ingest.identity import Deduplicator
 from stream_learner.ingest.source import Partition, Source
@@ -79,8 +82,18 @@ class Capture:
 class Worker:
     """One learner on one state folder, under a lease it holds. Use as `with Worker(...) as worker: worker.run()`."""
 
-    def __init__(self, config: Config, around: Surroundings, lease: Lease, *, until_end: bool) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: Config,
+        around: Surroundings,
+        lease: Lease,
+        *,
+        until_end: bool,
+        on_gap: OnGap = "stop",
+        wanted: Config | None = None,
+    ) -> None:
+        self.config = config  # in force
+        self.wanted = wanted or config  # the user's, where the journal has not come to it yet
         self.around = around
         self.lease = lease
         make_folder(state := Path(config.state))
@@ -94,7 +107,7 @@ class Worker:
         self.snapshots = Snapshots(state / "snapshots", config.snapshot.keep, token=lease.token, fence=lease.prove)
         self.commands = Commands(state / "commands", lease.prove)
         reading = around.source, self.journal, around.letters, self.tally
-        self.intake = Intake(config, self.schema, *reading, until_end=until_end)
+        self.intake = Intake(config, self.schema, *reading, until_end=until_end, on_gap=on_gap)
         self.identities = Deduplicator(config.dedupe.window) if config.dedupe.window else None
         self.aggregates = Aggregates(config, self.schema)
         self.attribution = Attribution(config, self.schema)
@@ -111,6 +124,7 @@ class Worker:
         self._snapshot_at: int | None = None  # slide end of the last snapshot, us
         self._captured_at = time.monotonic()
         self._head = configs.model_head(config)
+        self._config_left = False  # `wanted` is to be adopted when something new may be decided
         self._last_end: int | None = None  # end of the last slide, us
         self._stopping: Callable[[], bool] = lambda: False
 
@@ -126,6 +140,7 @@ class Worker:
         """Restores the newest whole snapshot, repeats what a crash may have cut off, and begins to read."""
         self.around.health.starting("restoring")
         self.restore()
+        self._config_left = configs.model_hash(self.wanted) != self._head["config_hash"]
         self.intake.start(self.publisher.settled())
         self.around.metrics.started(self)
         self.around.health.running()
@@ -133,11 +148,10 @@ class Worker:
     def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Slide after slide until `stopping` says so or a bounded log ends; then a last snapshot."""
         self._stopping = stopping
-        while (slide := self.intake.next_slide(self._carry_out, self._turn)) is not None:
+        while (slide := self.intake.next_slide(self._carry_out, self._turn, self._keep)) is not None:
             self.run_slide(slide)
         self.around.health.stopping()
-        self._capture(None)
-        self.writer.drain()
+        self._keep()
 
     def _turn(self) -> bool:
         """Once per round of reading: shows life, takes operator commands; False to stop."""
@@ -145,7 +159,16 @@ class Worker:
         self.lease.check()
         self.writer.check()
         self.take_commands()
+        if self._config_left and not self.intake.repeating:
+            self._adopt_config()
         return not self._stopping()
+
+    def _adopt_config(self) -> None:
+        """Model keys that were changed while the worker was away take effect before the next slide."""
+        entry = config_change.change(self.config, self.wanted, self.intake.slides.number)
+        self._keep()
+        self.journal.append(entry)
+        raise ConfigSwitched(config_change.new_values(entry))
 
     def run_slide(self, slide: Slide) -> None:
         """The path of a slide's events, from aggregates to the commit."""
@@ -267,6 +290,11 @@ class Worker:
         self.writer.submit(capture)
         self.around.metrics.captures_waiting.set(self.writer.waiting)
 
+    def _keep(self) -> None:
+        """A snapshot of the state as it is, also between two slides; returns when it is durable."""
+        self._capture(None)
+        self.writer.drain()
+
     def _write(self, capture: Capture) -> None:
         """Steps 4 to 9 of the commit protocol, on the writer thread."""
         metrics, version = self.around.metrics, capture.version
@@ -372,12 +400,17 @@ class Worker:
         for rejected in self.snapshots.rejected:
             log.error("snapshot %s is not whole (%s), taking the one before", rejected.path, rejected.reason)
         if snapshot is None:
+            self.wanted = config_change.begin(self.config, self.wanted, self.journal.entries)
             self.verdicts.cut(0)
             self.scores.begin()
             return
-        configs.require_same_model(snapshot.head, self.config)
+        pending = self.journal.from_position(snapshot.state["intake"]["applied"])
+        change = config_change.resolve(snapshot.head, self.config, self.wanted, pending)
         for name, part in self._parts().items():
             part.restore(snapshot.state[name])
+        if change is not None:
+            self.intake.applied += 1
+            log.warning("from slide %d on under other model keys: %s", change.slide, change.keys)
         self.verdicts.cut(snapshot.state["verdicts"])
         self._last_end = self._snapshot_at = snapshot.state["last_end"]
         if self.publisher.champion is not None:

@@ -13,9 +13,10 @@ import msgspec
 import numpy as np
 
 from stream_learner import config as configs
+from stream_learner.gaps import OnGap
 from stream_learner.ingest.dead_letters import MemoryDeadLetters
 from stream_learner.ingest.memory import MemoryRecord, MemorySource
-from stream_learner.ingest.source import Partition
+from stream_learner.ingest.source import Partition, Source
 from stream_learner.intake import Intake
 from stream_learner.journal import AnyEntry, Command, MemoryJournal
 from stream_learner.settings import Config
@@ -106,12 +107,15 @@ class Worker:
     """An intake on its journal, and what came out of it."""
 
     config: Config
-    source: MemorySource
+    source: Source
     journal: MemoryJournal
     until_end: bool
     state: dict[str, Any] | None = None
     turn: Callable[[Worker], bool] = lambda _: True
     settled: int = 0
+    on_gap: OnGap = "stop"
+    kept: list[dict[str, Any]] = field(default_factory=list)  # states made durable before a gap was decided
+    slides_when_kept: list[list[Shown]] = field(default_factory=list)
     slides: list[Shown] = field(default_factory=list)
     acts: list[tuple[int, str]] = field(default_factory=list)  # slide before which, and command id
 
@@ -119,9 +123,8 @@ class Worker:
         self.letters, self.tally = MemoryDeadLetters(), Tally()
         schema = configs.event_schema(self.config)
         self.topics = schema.topics
-        self.intake = Intake(
-            self.config, schema, self.source, self.journal, self.letters, self.tally, until_end=self.until_end
-        )
+        reading = self.source, self.journal, self.letters, self.tally
+        self.intake = Intake(self.config, schema, *reading, until_end=self.until_end, on_gap=self.on_gap)
         if self.state is not None:
             self.tally.restore(self.state["tally"])
             self.intake.restore(self.state["intake"])
@@ -130,9 +133,13 @@ class Worker:
     def act(self, command: Command) -> None:
         self.acts.append((self.intake.slides.number, command.id))
 
+    def keep(self) -> None:
+        self.kept.append(self.capture())
+        self.slides_when_kept.append(list(self.slides))
+
     def next(self) -> bool:
         """One more slide; False when there is none."""
-        slide = self.intake.next_slide(self.act, self._turn)
+        slide = self.intake.next_slide(self.act, self._turn, self.keep)
         if slide is None:
             return False
         self.tally.closed(slide.events, 0, configs.event_schema(self.config))

@@ -15,7 +15,8 @@ from stream_learner import config as configs
 from stream_learner import config_text
 from stream_learner.cli import main
 from stream_learner.errors import ConfigError
-from stream_learner.settings import Config, Duration, Secret, Section
+from stream_learner.settings import Checkpoints, Config, Duration, Secret, Section
+from stream_learner.settings.base import revealed
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("benchmarks/configs/*.yaml")])
@@ -145,6 +146,17 @@ BAD = [
     ("learning: {learning_rate: .nan}", "learning.learning_rate: NaN is not allowed"),
     ("aggregates: {smoothing: .inf}", "aggregates.smoothing: inf; must be a finite number"),
     ("observing: {port: 70000}", "observing.port: 70000 is not allowed: expected `int` <= 65535"),
+    ("state: 's3://bucket/state'", "state: s3://bucket/state: a URL, but journal, lease and snapshots need a POSIX"),
+    ("checkpoints: {options: {key: a}}", "checkpoints.options: for a URL only, but checkpoints.root is null"),
+    (
+        "checkpoints: {root: /models, options: {a: 1}}",
+        "for a URL only, but checkpoints.root is /models; leave them out",
+    ),
+    ("checkpoints: {root: 's3://'}", "checkpoints.root: 's3://'; expected a URL such as s3://bucket/folder"),
+    ("checkpoints: {root: 'file:///models'}", "'file:///models'; give a folder of this machine as a path"),
+    ("checkpoints: {root: 's3://me:pass@bucket/x'}", "checkpoints.root: holds a user or password; give those in"),
+    ("checkpoints: {root: 's3://bucket/x?versionId=1'}", "expected a URL without query and wildcards"),
+    ("checkpoints: {options: [a]}", 'checkpoints.options: ["a"] is not allowed: expected `object`'),
     ("checkpoints: {keep: 1}", "checkpoints.keep: 1 is not allowed: expected `int` >= 2"),
     ("gate: {calibration: [1]}", "gate.calibration: [1] is not allowed: expected `array` of length 2, got 1"),
     ("features: {ids: {user: {rows: 1}}}", "features.ids.user.rows: 1 is not allowed: expected `int` >= 2"),
@@ -280,6 +292,25 @@ def test_values_come_from_the_environment() -> None:
     assert config.source.kafka.bootstrap_servers == "kafka.internal:9093"
 
 
+def test_options_of_an_object_store_keep_their_secrets_however_deep(tmp_path: Path) -> None:
+    text = """
+checkpoints:
+  root: s3://bucket/models
+  options: {key: "${ID}", client_kwargs: {proxies: [{url: "http://${PASSWORD}@proxy"}], region_name: eu}}
+"""
+    environ = {"ID": "id-of-the-key", "PASSWORD": HIDDEN}
+    config = configs.parse(text, environ=environ)
+    assert revealed(config.checkpoints.options) == {
+        "key": "id-of-the-key",
+        "client_kwargs": {"proxies": [{"url": f"http://{HIDDEN}@proxy"}], "region_name": "eu"},
+    }
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    for shown in (config_text.show(path, environ), json.dumps(configs.to_plain(config)), repr(config)):
+        assert "id-of-the-key" not in shown and "hunter2" not in shown
+    assert "region_name: eu" in config_text.show(path, environ)
+
+
 def test_secrets_are_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in ENVIRON.items():
         monkeypatch.setenv(name, text)
@@ -365,6 +396,10 @@ def test_a_command_line_can_move_state_and_source() -> None:
     assert configs.with_state(config, None) is config
     moved = configs.with_state(config, "there")
     assert (moved.state, moved.checkpoints.root) == ("there", None)
+    remote = configs.parse("checkpoints: {root: 's3://bucket/models', options: {anon: true}}")
+    assert configs.with_state(remote, "there").checkpoints == Checkpoints()
+    with pytest.raises(ConfigError, match="--state s3://bucket/state: a URL, but state needs a POSIX volume"):
+        configs.with_state(config, "s3://bucket/state")
     read = configs.with_files(config, "events.parquet")
     assert (read.source.kind, read.source.start, read.source.files.path) == ("files", "earliest", "events.parquet")
     assert (read.source.files.follow, read.dead_letters.kind) == (False, "file")

@@ -61,6 +61,8 @@ def other(kind: Any, old: Any) -> Any:
         return kind(**required) if old is None else None
     if kind is bool:
         return not old
+    if kind is Any:
+        return "anything"
     if kind in (int, float, Duration):
         return kind((old or 0) + 1)
     return kind("another" if old is None else f"{old}x")

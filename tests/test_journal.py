@@ -38,7 +38,7 @@ EVERY_KIND: list[AnyEntry] = [
     PartitionAdded(slide=5, partition=Position("events", 4, 0)),
     Gap(slide=6, partition=AT, until=2**40 + 5),
     Command(slide=7, id="00000001-ab", name="rollback", arguments={"version": 1_700_000_000}),
-    ConfigChange(slide=8, before="aa", after="bb"),
+    ConfigChange(slide=8, before="aa", after="bb", keys={"gate.margin": (0.0, 0.5), "judging.windows": (["1h"], [])}),
     Requeue(slide=9, records=(AT,)),
     Erase(slide=10, user=2**64 - 1),
     End(slide=11, partitions=(Position("events", 0, 99),)),

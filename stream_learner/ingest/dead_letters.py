@@ -14,6 +14,7 @@ import msgspec
 
 from stream_learner.durable import BAD_JSON
 from stream_learner.errors import DataError, RetryableError
+from stream_learner.ingest.source import RecordBatch
 
 REASONS: dict[str, str] = {
     "too_large": "the record is larger than dead_letters.max_record_bytes",
@@ -57,6 +58,19 @@ class DeadLetter:
     @property
     def place(self) -> str:
         return f"{self.topic}/{self.partition} offset {self.offset}"
+
+
+def letter_of(batch: RecordBatch, row: int, reason: str, detail: str) -> DeadLetter:
+    """A row of a batch, given up."""
+    return DeadLetter(
+        reason=reason,
+        detail=detail,
+        topic=batch.partition.topic,
+        partition=batch.partition.index,
+        offset=int(batch.offsets[row]),
+        timestamp=int(batch.timestamps[row]),
+        value=batch.values[row],
+    )
 
 
 def shown(value: object) -> str:

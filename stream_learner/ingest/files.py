@@ -163,8 +163,11 @@ class FilesSource:
         self._until_end = False
         self._look_at = 0.0
 
-    def start(self, positions: Mapping[Partition, int] | None, *, until_end: bool) -> dict[Partition, int]:
+    def start(
+        self, positions: Mapping[Partition, int] | None, *, until_end: bool, topic_ids: Mapping[str, str] | None = None
+    ) -> dict[Partition, int]:
         self._until_end = until_end
+        self._readers.clear()
         self._logs = find_logs(self._root, self._topics)
         if positions is None:
             positions = {partition: self._start_of(log) for partition, log in self._logs.items()}
@@ -173,6 +176,9 @@ class FilesSource:
             self._open(partition, positions[partition])
         self._look_at = time.monotonic() + self._interval_s
         return dict(sorted(positions.items()))
+
+    def topic_ids(self) -> dict[str, str]:
+        return {}  # a file has no name but its own
 
     def poll(self, wanted: Collection[Partition], timeout_s: float) -> RecordBatch | None:
         deadline = time.monotonic() + timeout_s

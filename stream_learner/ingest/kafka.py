@@ -11,9 +11,17 @@ import kafka
 
 from stream_learner.errors import ConfigError, RetryableError
 from stream_learner.ingest.kafka_client import Connector, Patience, cluster_of, native, ours, retry
+from stream_learner.ingest.kafka_group import Group
 from stream_learner.ingest.kafka_poller import ANSWER_MS, Poller
 from stream_learner.ingest.lanes import Lanes
-from stream_learner.ingest.positions import EARLIEST, LATEST, check_position, check_present, parse_start
+from stream_learner.ingest.positions import (
+    EARLIEST,
+    LATEST,
+    check_positions,
+    check_present,
+    check_topics,
+    parse_start,
+)
 from stream_learner.ingest.source import Partition, RecordBatch
 from stream_learner.settings import Source as SourceSettings
 
@@ -32,7 +40,9 @@ class KafkaSource:
         self._begin_at = parse_start(config.start)
         self._connector = Connector(config.kafka)
         self._patience = Patience(config.kafka.retry_timeout.seconds)
-        self._lanes = Lanes(config.queue_records)
+        self.group = Group(self._connector, config.kafka.group_id, config.kafka.refresh_partitions.seconds)
+        self._capacity = config.queue_records
+        self._lanes = Lanes(self._capacity)
         self._closing = threading.Event()
         self._consumer: Any = None
         self._poller: Poller | None = None
@@ -41,12 +51,10 @@ class KafkaSource:
         self._reading: set[Partition] = set()
         self._look_at = 0.0
 
-    @property
-    def commit_failures(self) -> int:
-        """Commits that did not reach the broker."""
-        return self._poller.commit_failures if self._poller else 0
-
-    def start(self, positions: Mapping[Partition, int] | None, *, until_end: bool) -> dict[Partition, int]:
+    def start(
+        self, positions: Mapping[Partition, int] | None, *, until_end: bool, topic_ids: Mapping[str, str] | None = None
+    ) -> dict[Partition, int]:
+        self._forget()
         self._patience.good()
         self._until_end = until_end
         self._consumer = self._ask(self._connect, f"connecting to {self._config.bootstrap_servers}")
@@ -55,11 +63,15 @@ class KafkaSource:
         if positions is None:
             positions = self._ask(lambda: self._starts(bounds), "looking up where to start")
         check_present(positions, bounds)
-        for partition, position in positions.items():
-            check_position(partition, position, *bounds[partition])
+        check_topics(positions, bounds, topic_ids or {}, self.topic_ids())
+        check_positions(positions, bounds)
         self._waiting = {p: span for p, span in bounds.items() if p not in positions}
         self._begin_reading(positions, bounds)
         return dict(sorted(positions.items()))
+
+    def topic_ids(self) -> dict[str, str]:
+        found = {topic: cluster_of(self._consumer).topic_id(topic) for topic in self._topics}
+        return {topic: str(identity) for topic, identity in found.items() if identity is not None}
 
     def poll(self, wanted: Collection[Partition], timeout_s: float) -> RecordBatch | None:
         return self._lanes.take(wanted, timeout_s)
@@ -94,6 +106,9 @@ class KafkaSource:
 
     def close(self) -> None:
         self._closing.set()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         if self._poller is not None:
             self._poller.stopping.set()
             self._poller.join(_CLOSE_S)  # a daemon: a broker that hangs can not hold up the exit
@@ -101,6 +116,13 @@ class KafkaSource:
             self._consumer.close(autocommit=False, timeout_ms=500)
 
     # Starting: in the caller's thread, before the polling thread exists.
+
+    def _forget(self) -> None:
+        """Ends an earlier reading, with what waits of it."""
+        self._disconnect()
+        self._poller = self._consumer = None
+        self._lanes = Lanes(self._capacity)
+        self._reading = set()
 
     def _ask(self, what: Any, doing: str) -> Any:
         return retry(what, doing, self._patience, self._closing)
@@ -159,7 +181,7 @@ class KafkaSource:
         for partition, position in positions.items():
             self._consumer.seek(native(partition), position)
             self._open_lane(partition, position, bounds[partition][1])
-        self._poller = Poller(self._consumer, self._connector, self._lanes, self._patience, self._config.group_id)
+        self._poller = Poller(self._consumer, self._lanes, self._patience, self.group)
         self._poller.start()
 
     def _open_lane(self, partition: Partition, position: int, end: int) -> None:

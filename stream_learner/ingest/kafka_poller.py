@@ -12,18 +12,25 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import kafka
 import numpy as np
-from kafka.errors import OffsetOutOfRangeError
-from kafka.structs import OffsetAndMetadata
+from kafka.errors import LogTruncationError, OffsetOutOfRangeError
 
-from stream_learner.errors import DataError, FatalError, RetryableError, UnavailableError
-from stream_learner.ingest.kafka_client import FOREIGN, Connector, Patience, clear_drained, cluster_of, native, ours
+from stream_learner.errors import FatalError, RetryableError, UnavailableError
+from stream_learner.ingest.kafka_client import (
+    FOREIGN,
+    Patience,
+    clear_drained,
+    cluster_of,
+    native,
+    ours,
+    translated,
+)
+from stream_learner.ingest.kafka_group import Group
 from stream_learner.ingest.lanes import Lanes
-from stream_learner.ingest.positions import check_position
+from stream_learner.ingest.positions import GapError, Missing, check_positions, check_topics
 from stream_learner.ingest.source import Partition, RecordBatch
 
 log = logging.getLogger(__name__)
@@ -31,30 +38,26 @@ log = logging.getLogger(__name__)
 ANSWER_MS = 2500  # how long one question to the broker may take
 _ASK_EVERY_S = 1.0
 _POLL_S = 0.1
-_COMMIT_MS = 1500
 _LOOKS_BEFORE_BEYOND = 2  # a new leader may for a moment know less than the old one told
 
 
 class Poller(threading.Thread):
     """Fills `lanes` from an assigned `consumer` until `stopping` is set; closes the consumer when it ends."""
 
-    def __init__(self, consumer: Any, connector: Connector, lanes: Lanes, patience: Patience, group_id: str) -> None:
+    def __init__(self, consumer: Any, lanes: Lanes, patience: Patience, group: Group) -> None:
         super().__init__(name="kafka-poller", daemon=True)
         self.stopping = threading.Event()
-        self.commit_failures = 0
         self._consumer = consumer
-        self._connector = connector
         self._lanes = lanes
         self._patience = patience
-        self._group_id = group_id
-        self._committer: Any = None
+        self._group = group
         self._mail = threading.Lock()
         self._to_commit: dict[Partition, int] = {}
         self._to_add: list[tuple[Partition, int]] = []
         self._ask_at = 0.0
         self._beyond: dict[Partition, int] = {}
         self._assigned = set(lanes.positions())
-        self._topic_ids = {p.topic: cluster_of(consumer).topic_id(p.topic) for p in self._assigned}
+        self._topic_ids = self._ids(p.topic for p in self._assigned)
 
     # Mail from other threads.
 
@@ -78,10 +81,9 @@ class Poller(threading.Thread):
             self._lanes.fail(error)
         finally:
             self._lanes.fail(UnavailableError("the thread that polls Kafka has stopped; its error is in the log"))
-            for client in (self._consumer, self._committer):
-                if client is not None:
-                    with contextlib.suppress(*FOREIGN):
-                        client.close(autocommit=False, timeout_ms=500)
+            with contextlib.suppress(*FOREIGN):
+                self._consumer.close(autocommit=False, timeout_ms=500)
+            self._group.close()
 
     def _turn(self) -> None:
         self._take_in_partitions()
@@ -92,6 +94,8 @@ class Poller(threading.Thread):
             self._ask_ends()
         except OffsetOutOfRangeError as error:
             self._out_of_range(error)
+        except LogTruncationError as error:
+            self._cut(error)
         except FOREIGN as error:
             self._trouble(error, "polling")
 
@@ -181,8 +185,7 @@ class Poller(threading.Thread):
         begins = ours(self._consumer.beginning_offsets(partitions, timeout_ms=ANSWER_MS))
         ends = ours(self._consumer.end_offsets(partitions, timeout_ms=ANSWER_MS))
         self._check_topic_ids()
-        for partition, position in positions.items():
-            check_position(partition, position, begins[partition], None)
+        check_positions(positions, {partition: (begins[partition], None) for partition in positions})
         self._check_beyond(positions, ends)
 
     def _check_beyond(self, positions: dict[Partition, int], ends: dict[Partition, int]) -> None:
@@ -190,38 +193,33 @@ class Poller(threading.Thread):
         self._beyond = looks
         for partition, count in looks.items():
             if count >= _LOOKS_BEFORE_BEYOND:
-                check_position(partition, positions[partition], 0, ends[partition])
+                check_positions({partition: positions[partition]}, {partition: (0, ends[partition])})
 
     def _check_topic_ids(self) -> None:
-        for topic, known in self._topic_ids.items():
-            now = cluster_of(self._consumer).topic_id(topic)
-            if known is not None and now is not None and now != known:
-                raise DataError(
-                    f"topic {topic} was deleted and created again while it was read (id {known}, now {now}): offsets "
-                    "of the old log mean nothing in the new one. Give `state` a new folder to begin anew"
-                )
+        now = self._ids(self._topic_ids)
+        if now != self._topic_ids:
+            positions = self._positions()
+            check_topics(positions, dict.fromkeys(positions, (0, None)), self._topic_ids, now)
 
-    # Commits: for lag tools only, so a failure is counted and forgotten.
+    def _ids(self, topics: Iterable[str]) -> dict[str, Any]:
+        found = {topic: cluster_of(self._consumer).topic_id(topic) for topic in topics}
+        return {topic: identity for topic, identity in found.items() if identity is not None}
+
+    def _cut(self, error: LogTruncationError) -> None:
+        """A new leader had less than we have read: by the epochs the log is ours up to a known offset only."""
+        positions, lasts = self._positions(), ours(error.divergent_offsets)
+        known = {partition: last.offset for partition, last in sorted(lasts.items()) if last is not None}
+        if not known:
+            raise translated(error, "fetching") from error
+        raise GapError([Missing(p, positions[p], "beyond", 0, end) for p, end in known.items()]) from error
 
     def _send_commits(self) -> None:
         with self._mail:
             positions, self._to_commit = self._to_commit, {}
-        if not positions:
-            return
-        offsets = {native(p): OffsetAndMetadata(offset, "", -1) for p, offset in positions.items()}
-        try:
-            if self._committer is None:
-                # A client of its own: a consumer with a group waits for the group's coordinator before it fetches.
-                self._committer = self._connector.open(
-                    kafka.KafkaConsumer,
-                    group_id=self._group_id,
-                    enable_auto_commit=False,
-                    bootstrap_timeout_ms=_COMMIT_MS,
-                )
-            self._committer.commit(offsets, timeout_ms=_COMMIT_MS)
-        except (FatalError, *FOREIGN) as error:
-            self.commit_failures += 1
-            log.warning("offsets not committed (failure %d): %s", self.commit_failures, error)
+        if positions:
+            self._group.commit(positions)
+        else:
+            self._group.look()
 
 
 def _batch(partition: Partition, records: list[Any], position: int) -> RecordBatch:

@@ -10,8 +10,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stream_learner.errors import DataError
-from stream_learner.ingest.positions import EARLIEST, LATEST, check_position, check_present, parse_start
+from stream_learner.ingest.positions import (
+    EARLIEST,
+    LATEST,
+    check_position,
+    check_positions,
+    check_present,
+    check_topics,
+    parse_start,
+)
 from stream_learner.ingest.source import Partition, RecordBatch
 
 MemoryRecord = tuple[int, int, bytes | None]
@@ -60,6 +67,7 @@ class MemorySource:
         self._changed = threading.Condition()
         self._until_end = False
         self._logs: dict[Partition, _Log] = {}
+        self._made = {partition.topic: 0 for partition in logs}  # how often each topic was created again
         for partition, records in logs.items():
             self.append(partition, *records)
 
@@ -82,18 +90,41 @@ class MemorySource:
             log.begin = max(log.begin, min(offset, log.end))
             del log.records[: bisect_left(log.records, (offset,))]
 
+    def drop_from(self, partition: Partition, offset: int) -> None:
+        """Loses the records from `offset` on, as a replica that was behind does when it becomes the leader."""
+        with self._changed:
+            log = self._logs[partition]
+            del log.records[bisect_left(log.records, (offset,)) :]
+
+    def recreate(self, topic: str) -> None:
+        """The topic is deleted and created again, with as many partitions, all empty."""
+        with self._changed:
+            self._made[topic] = self._made.get(topic, 0) + 1
+            for partition, log in self._logs.items():
+                if partition.topic == topic:
+                    log.records, log.begin = [], 0
+
     # The reader's side: the `Source` protocol.
 
-    def start(self, positions: Mapping[Partition, int] | None, *, until_end: bool) -> dict[Partition, int]:
+    def start(
+        self, positions: Mapping[Partition, int] | None, *, until_end: bool, topic_ids: Mapping[str, str] | None = None
+    ) -> dict[Partition, int]:
         if positions is None:
             positions = {partition: self._begin_at(log) for partition, log in self._logs.items()}
         check_present(positions, self._logs)
+        bounds = {partition: (log.begin, log.end) for partition, log in self._logs.items()}
+        check_topics(positions, bounds, topic_ids or {}, self.topic_ids())
+        check_positions(positions, bounds)
         self._until_end = until_end
         for partition, log in self._logs.items():
             log.fixed_end = log.end if until_end else None
+            log.position = None
             if partition in positions:
                 self._begin_reading(partition, positions[partition])
         return dict(sorted(positions.items()))
+
+    def topic_ids(self) -> dict[str, str]:
+        return {topic: str(made) for topic, made in sorted(self._made.items())}
 
     def poll(self, wanted: Collection[Partition], timeout_s: float) -> RecordBatch | None:
         with self._changed:
@@ -129,6 +160,7 @@ class MemorySource:
 
     def add(self, partition: Partition, offset: int) -> None:
         check_present({partition: offset}, self._logs)
+        check_position(partition, offset, self._logs[partition].begin, self._logs[partition].end)
         self._begin_reading(partition, offset)
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
@@ -147,7 +179,6 @@ class MemorySource:
 
     def _begin_reading(self, partition: Partition, position: int) -> None:
         log = self._logs[partition]
-        check_position(partition, position, log.begin, log.end)
         log.position = position
         log.quiet_since = self._clock()
 
@@ -159,8 +190,7 @@ class MemorySource:
         log = self._logs.get(partition)
         if log is None or log.position is None:
             return False
-        if log.position < log.begin:
-            raise DataError(f"{partition}: position {log.position} lies before the log, which begins at {log.begin}")
+        check_position(partition, log.position, log.begin, log.end)
         rows = log.readable()
         return self.answers and rows.start < rows.stop
 

@@ -38,23 +38,40 @@ class RecordBatch:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def split(self, offset: int) -> tuple[RecordBatch, RecordBatch]:
+        """What lies before an offset, and the rest."""
+        at = int(np.searchsorted(self.offsets, offset))
+        rows = (slice(None, at), offset), (slice(at, None), self.next_offset)
+        before, rest = (
+            RecordBatch(self.partition, self.offsets[part], self.timestamps[part], self.values[part], following)
+            for part, following in rows
+        )
+        return before, rest
+
 
 class Source(Protocol):
     """Where records come from.
 
     Used from one thread, except `commit`, which any thread may call. Errors of the far side are retried inside, up
     to the configured deadline, and then raised as `UnavailableError`; a position that is no longer in the log is a
-    `DataError`.
+    `positions.GapError`, also while reading.
     """
 
-    def start(self, positions: Mapping[Partition, int] | None, *, until_end: bool) -> dict[Partition, int]:
+    def start(
+        self, positions: Mapping[Partition, int] | None, *, until_end: bool, topic_ids: Mapping[str, str] | None = None
+    ) -> dict[Partition, int]:
         """Begins reading and returns the offset each partition starts at.
 
         `positions` (from a snapshot or a journal) win over the configured start; None = a new state. Partitions
         that exist but are not in `positions` are reported by `new_partitions` instead. With `until_end`, the ends
-        of all partitions are fixed here; reading stops at them. A position outside [begin, end] of its partition
-        is a `DataError` that names partition, position, begin and end, and the remedy.
+        of all partitions are fixed here; reading stops at them. A position outside [begin, end] of its partition, or
+        in a topic whose id is no longer that of `topic_ids`, is a `positions.GapError` that names partition, position,
+        begin and end, and the remedy. May be called again, after a `GapError` or to read from elsewhere: what waits
+        is forgotten.
         """
+
+    def topic_ids(self) -> dict[str, str]:
+        """After `start`: what tells a topic from one of the same name made later; empty where nothing does."""
 
     def poll(self, wanted: Collection[Partition], timeout_s: float) -> RecordBatch | None:
         """The next records of one of the `wanted` partitions, the one with the fewest records taken so far first;

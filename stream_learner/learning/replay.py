@@ -12,6 +12,7 @@ from stream_learner.events import ExampleBatch
 
 KEEP_STAGE = 21  # stage constants of the seeds, so that no two stages share a random stream
 DRAW_STAGE = 22
+RESIZE_STAGE = 23
 _FIRST_ROWS = 1024
 
 
@@ -58,8 +59,18 @@ class Replay:
         return {"seen": self._seen, "columns": columns}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Also a buffer of another capacity. One that has become smaller keeps a uniform sample of what it held. One
+        that has become larger counts what it held as all it has seen, and leans towards what follows until it is full.
+        """
         self._seen = int(state["seen"])
-        self._columns = {name: column.copy() for name, column in state["columns"].items()}
+        columns = {name: column.copy() for name, column in state["columns"].items()}
+        held = len(next(iter(columns.values()))) if columns else 0
+        if held > self._capacity:
+            random = np.random.default_rng([self._seed, RESIZE_STAGE, self._seen])
+            kept = np.sort(random.choice(held, self._capacity, replace=False))
+            columns = {name: column[kept] for name, column in columns.items()}
+        self._columns = columns
+        self._seen = held if held < len(self) else self._seen
 
     def _grow(self, examples: ExampleBatch) -> None:
         """Makes room for `len(self)` rows of the examples' columns."""

@@ -18,7 +18,8 @@ from stream_learner.errors import ConfigError, StreamLearnerError
 from stream_learner.observing.health import Health
 from stream_learner.observing.history import History
 from stream_learner.observing.metrics import PREFIX, WorkerMetrics
-from stream_learner.publishing.operating import opened
+from stream_learner.publishing.checkpoints import Checkpoints
+from stream_learner.publishing.operating import Whereabouts, noted, reading
 from stream_learner.publishing.rendering import manifest_json
 from stream_learner.publishing.verdict_log import read_verdicts
 
@@ -27,10 +28,19 @@ _BOARD_METRICS = ("auc", "normalized_entropy", "calibration", "n", "n_pos", "log
 
 
 class Board:
-    """One worker's board. `metrics` and `health` are None for a state folder nobody works on at the moment."""
+    """One worker's board. `metrics` and `health` are None for a state folder nobody works on at the moment; `options`
+    are its `checkpoints.options`, where known."""
 
-    def __init__(self, state: Path, metrics: WorkerMetrics | None, health: Health | None) -> None:
+    def __init__(
+        self,
+        state: Path,
+        metrics: WorkerMetrics | None,
+        health: Health | None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         self._state = state
+        self._options = options
+        self._opened: tuple[Whereabouts, Checkpoints] | None = None  # to open a store anew takes a second
         self._metrics = metrics
         self._health = health
         self._lock = threading.Lock()
@@ -62,12 +72,12 @@ class Board:
     def versions(self) -> dict[str, Any]:
         """{"model", "champion", "versions": [what a version says of itself, without its files], "broken"}."""
         try:
-            checkpoints = opened(self._state)
+            checkpoints = self._checkpoints()
             scan, pointer = checkpoints.scan(), checkpoints.pointer()
         except StreamLearnerError as error:
             return {"model": None, "champion": None, "versions": [], "broken": {"": str(error)}}
         return {
-            "model": checkpoints.folder.name,
+            "model": checkpoints.model,
             "champion": None if pointer is None else pointer.version,
             "versions": [_version(manifest_json(manifest)) for manifest in scan.manifests],
             "broken": scan.broken,
@@ -75,7 +85,13 @@ class Board:
 
     def require(self, version: int) -> None:
         """A ConfigError where there is no such version."""
-        opened(self._state).require(version)
+        self._checkpoints().require(version)
+
+    def _checkpoints(self) -> Checkpoints:
+        where = noted(self._state)
+        if self._opened is None or self._opened[0] != where:
+            self._opened = where, reading(where, self._state, self._options)
+        return self._opened[1]
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stream_learner.worker import Worker
 
 PREFIX = "stream_learner"
-FATES = ("accepted", "ignored", "late", "dead", "duplicate")
+FATES = ("accepted", "ignored", "late", "dead", "duplicate", "skipped")
 DECISIONS = (
     "canary_passed",
     "canary_rolled_back",
@@ -132,6 +132,7 @@ class WorkerMetrics:
     def _gauges(self, worker: Worker) -> None:
         for partition, records in worker.around.source.lag().items():
             self.lag.labels(partition.topic, str(partition.index)).set(records)
+        self.foreign_members.set(getattr(getattr(worker.around.source, "group", None), "foreign_members", 0))
         mark = worker.intake.watermark.value()
         if abs(mark) < _FAR_US:
             self.watermark.set(mark / 1e6)
@@ -162,6 +163,10 @@ class WorkerMetrics:
         self.dead_letters = self._counter("dead_letters_total", "Records written to the dead-letter sink", "reason")
         self.lag = self._gauge("lag_records", "Records between the position and the known end", "topic", "partition")
         self.commit_failures = self._counter("commit_failures_total", "Offset commits that failed (for lag tools only)")
+        self.foreign_members = self._gauge(
+            "foreign_members", "Members of the consumer group, all of them somebody else"
+        )
+        self.foreign_commits = self._counter("foreign_commits_total", "Offsets somebody else committed for the group")
 
     def _slides(self) -> None:
         self.slides = self._counter("slides_total", "Slides closed and worked through")
@@ -232,6 +237,7 @@ def documented() -> list[Documented]:
 def _counts(worker: Worker) -> dict[tuple[str, str], int]:
     """The state's counts by counter attribute and label ("" = none). They only grow, but for a restore."""
     tally, aggregates = worker.tally, worker.aggregates
+    group = getattr(worker.around.source, "group", None)  # sources that have one
     counts = {("events", fate): int(getattr(tally, fate)) for fate in FATES}
     counts |= {("records", topic): count for topic, count in tally.topics.items()}
     counts |= {("dead_letters", reason): count for reason, count in tally.reasons.items()}
@@ -244,7 +250,8 @@ def _counts(worker: Worker) -> dict[tuple[str, str], int]:
         ("aggregate_evictions", "room"): aggregates.evicted,
         ("aggregate_evictions", "age"): aggregates.expired,
         ("retraces", ""): worker.learner.retraces,
-        ("commit_failures", ""): int(getattr(worker.around.source, "commit_failures", 0)),  # sources that have it
+        ("commit_failures", ""): getattr(group, "commit_failures", 0),
+        ("foreign_commits", ""): getattr(group, "foreign_commits", 0),
     }
 
 

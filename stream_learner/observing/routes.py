@@ -50,10 +50,17 @@ class Answer:
 
 
 class Routes:
-    """`metrics` and `health` are None where only a state folder is shown."""
+    """`metrics` and `health` are None where only a state folder is shown; `options` as of `Board`."""
 
-    def __init__(self, state: Path, token: Secret | None, metrics: WorkerMetrics | None, health: Health | None) -> None:
-        self.board = Board(state, metrics, health)
+    def __init__(
+        self,
+        state: Path,
+        token: Secret | None,
+        metrics: WorkerMetrics | None,
+        health: Health | None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        self.board = Board(state, metrics, health, options)
         self._commands = Commands(state / "commands")
         self._token = token
         self._metrics = metrics

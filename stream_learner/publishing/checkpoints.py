@@ -4,37 +4,24 @@
     <root>/<model>/<version>/saved_model.pb, variables/...   immutable once named
     <root>/<model>/<version>/manifest.json                   what it is, with a checksum of every file
 
-TensorFlow Serving loads any folder with an integer name, whole or not, so a version is written under a name that is
-none (`.tmp-<version>-<token>`) and renamed when it is fsynced and checked; it is removed the same way round.
+TensorFlow Serving loads any folder with an integer name, whole or not. So on a disk a version is written under a name
+that is none (`.tmp-<version>-<token>`), fsynced, checked and renamed, and removed the same way round; what an object
+store makes of that, which has no rename, is told in `remote.py`.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from stream_learner.durable import (
-    BAD_JSON,
-    DOOMED,
-    TEMPORARY,
-    Fence,
-    canonical_json,
-    fsync_tree,
-    make_folder,
-    recover_folder,
-    rename_dir,
-    sha256_file,
-    storage_errors,
-    unfenced,
-    write_file,
-)
-from stream_learner.errors import ConfigError, RetryableError, StateError, StreamLearnerError
+from stream_learner.durable import BAD_JSON, canonical_json, fsync_tree, write_file
+from stream_learner.errors import ConfigError, StateError, StreamLearnerError
 from stream_learner.publishing.manifest import (
     FileSum,
     Manifest,
@@ -43,8 +30,8 @@ from stream_learner.publishing.manifest import (
     pointer_from,
     to_json,
 )
+from stream_learner.publishing.storage import MANIFEST, Storage, file_sum
 
-MANIFEST = "manifest.json"
 POINTER = "champion.json"
 
 FolderStep = Callable[[Path], None]
@@ -72,18 +59,20 @@ class Pruned:
 
 
 class Checkpoints:
-    """One model's versions. Anyone may read; writing is for the holder of the lease: its token, its fence."""
+    """One model's versions. Anyone may read; writing is for the holder of the lease, as the storage's fence has it."""
 
-    def __init__(self, root: Path, model_name: str, keep: int, *, token: int = 0, fence: Fence = unfenced) -> None:
-        self.folder = root / model_name
+    def __init__(self, storage: Storage, model: str, keep: int) -> None:
+        self._storage = storage
+        self.model = model
         self._keep = keep
-        self._token = token
-        self._fence = fence
+
+    def location(self, version: int) -> str:
+        """The path or URL of a version."""
+        return f"{self._storage.location}/{version}"
 
     def recover(self) -> list[str]:
         """Clears what a killed writer left. Once, at the start of a worker. Returns the names removed."""
-        make_folder(self.folder)
-        return recover_folder(self.folder, self._fence)
+        return self._storage.recover()
 
     def publish(self, version: int, write: FolderStep, manifest: Manifest, check: FolderStep) -> None:
         """Makes a version appear, whole and checked, under its number.
@@ -92,37 +81,28 @@ class Checkpoints:
            with other content, or whose manifest cannot be read, is a `StateError`: versions never change.
         2. `write` puts the files into a temporary folder; their checksums go into the manifest, written last.
         3. All is fsynced; `check` loads it from there and raises what it finds.
-        4. With the lease proved, the folder gets its number, in place of one with the same content but damaged files.
+        4. With the lease proved, it gets its number, in place of one with the same content but damaged files.
 
-        A failed disk is a `RetryableError`. Whatever is raised, nothing of the attempt is left.
+        A failed disk is a `RetryableError`. Whatever is raised, nothing that counts as a version is left.
         """
-        final = self.folder / str(version)
-        if final.exists() and self._stands(final, manifest):
+        if self._storage.occupied(version) and self._stands(manifest):
             return
-        make_folder(self.folder)
-        temporary = self.folder / f"{TEMPORARY}{version}-{self._token}"
-        with storage_errors(final, "write"):
-            try:
-                temporary.mkdir()
-                write(temporary)
-                write_file(temporary / MANIFEST, to_json(msgspec.structs.replace(manifest, files=_sums(temporary))))
-                fsync_tree(temporary)
-                check(temporary)
-                self._fence()
-                rename_dir(temporary, final)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        with self._storage.staging(version) as folder:
+            write(folder)
+            write_file(folder / MANIFEST, to_json(msgspec.structs.replace(manifest, files=_sums(folder))))
+            fsync_tree(folder)
+            check(folder)
+            self._storage.publish(folder, version)
 
-    def copier(self, version: int) -> FolderStep:
-        """A `write` that copies the files of an older version: a rollback republishes them under a new number."""
-
-        def copy(folder: Path) -> None:
-            source = self.folder / str(version)
-            for name in self.read(version).files:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source / name, folder / name)
-
-        return copy
+    @contextmanager
+    def files(self, version: int) -> Iterator[Path]:
+        """A local folder with a version's files, whole: checked against the manifest. Damage is a `StateError`."""
+        expected = self.read(version).files
+        with self._storage.local(version, expected) as folder:
+            wrong = [name for name, wanted in expected.items() if _measured(folder / name) != wanted]
+            if wrong:
+                raise StateError(f"{self.location(version)} is damaged ({', '.join(wrong)}): restore it or remove it")
+            yield folder
 
     def point(self, version: int) -> bool:
         """Makes `version` the champion for readers of the pointer; True when it moved.
@@ -130,28 +110,31 @@ class Checkpoints:
         The pointer never moves back: an older version, as when slides are worked again after a restore, leaves it.
         """
         manifest = self.read(version)
-        pointer = self.pointer()
+        content = self._storage.read(POINTER)
+        pointer = self._decoded(content)
         if pointer is not None and pointer.version >= version:
             return False
         wanted = Pointer(version=version, content_sha256=manifest.content_sha256)
-        write_file(self.folder / POINTER, to_json(wanted), self._fence)
+        self._storage.replace(POINTER, content, to_json(wanted))
         return True
 
     def pointer(self) -> Pointer | None:
         """The champion; None before the first version. A damaged pointer is a `StateError`."""
-        path = self.folder / POINTER
+        return self._decoded(self._storage.read(POINTER))
+
+    def _decoded(self, content: bytes | None) -> Pointer | None:
         try:
-            with storage_errors(path, "read"):
-                return pointer_from(path.read_bytes()) if path.exists() else None
+            return None if content is None else pointer_from(content)
         except BAD_JSON as error:
             raise StateError(
-                f"{path} is damaged ({error}): write the champion's number and content_sha256 into it again"
+                f"{self._storage.location}/{POINTER} is damaged ({error}): write the champion's number and "
+                "content_sha256 into it again"
             ) from error
 
     def scan(self) -> Scan:
-        """Every folder with an integer name, by version; those without a readable manifest of their own as broken."""
+        """Everything with an integer name, by version; those without a readable manifest of their own as broken."""
         manifests, broken = [], {}
-        for version in self._numbers():
+        for version in self._storage.versions():
             try:
                 manifests.append(self.read(version))
             except StateError as error:
@@ -164,16 +147,12 @@ class Checkpoints:
 
     def read(self, version: int) -> Manifest:
         """A version's manifest. Missing, unreadable, or of another number or model: `StateError`."""
-        path = self.folder / str(version) / MANIFEST
+        path, place = f"{self.location(version)}/{MANIFEST}", self._storage.location
         try:
-            with storage_errors(path, "read"):
-                content = path.read_bytes() if path.exists() else b""
-            manifest = manifest_from(content)
+            manifest = manifest_from(self._storage.read(f"{version}/{MANIFEST}") or b"")
         except BAD_JSON as error:
-            raise StateError(
-                f"{path} is missing or damaged ({error}): move that folder out of {self.folder}"
-            ) from error
-        if (manifest.version, manifest.model) != (version, self.folder.name):
+            raise StateError(f"{path} is missing or damaged ({error}): move that folder out of {place}") from error
+        if (manifest.version, manifest.model) != (version, self.model):
             raise StateError(f"{path} is of {manifest.model} version {manifest.version}: move that folder away")
         return manifest
 
@@ -183,24 +162,21 @@ class Checkpoints:
         if version not in manifests:
             known = ", ".join(map(str, manifests)) or "none"
             raise ConfigError(
-                f"there is no version {version} of {self.folder.name} in {self.folder}; versions: {known}"
+                f"there is no version {version} of {self.model} in {self._storage.location}; versions: {known}"
             )
         return manifests[version]
 
     def verify(self, version: int) -> list[str]:
         """What is wrong with a version's files against its manifest; empty = whole."""
-        folder, problems = self.folder / str(version), []
-        expected = self.read(version).files
-        for name, file_sum in sorted(expected.items()):
-            path = folder / name
-            with storage_errors(path, "verify"):
-                if not path.is_file():
-                    problems.append(f"{name} is missing")
-                elif path.stat().st_size != file_sum.size or sha256_file(path) != file_sum.sha256:
-                    problems.append(f"{name} does not match its checksum")
-        present = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-        problems += [f"{name} is not in the manifest" for name in sorted(present - {MANIFEST} - set(expected))]
-        return problems
+        problems, expected = [], self.read(version).files
+        for name, wanted in sorted(expected.items()):
+            found = self._storage.measure(version, name)
+            if found is None:
+                problems.append(f"{name} is missing")
+            elif found != wanted:
+                problems.append(f"{name} does not match its checksum")
+        strays = self._storage.names(version) - {MANIFEST} - set(expected)
+        return problems + [f"{name} is not in the manifest" for name in sorted(strays)]
 
     def prune(self, protect: Iterable[int] = ()) -> Pruned:
         """Removes all but the champion, its parent, those in `protect` (pins) and the newest `keep` of the others.
@@ -213,38 +189,30 @@ class Checkpoints:
             kept = set(protect)
             if pointer is not None:
                 kept |= {pointer.version, self.read(pointer.version).parent or pointer.version}
-            others = [v for v in self._numbers() if v not in kept]
-        except (StreamLearnerError, OSError) as error:
+            others = [v for v in self._storage.versions() if v not in kept]
+        except StreamLearnerError as error:
             pruned.failed[0] = str(error)
             return pruned
         for version in others[: -self._keep]:
             try:
-                self._fence()
-                doomed = self.folder / f"{DOOMED}{version}-{self._token}"
-                (self.folder / str(version)).rename(doomed)
-                shutil.rmtree(doomed)
+                self._storage.remove(version)
                 pruned.removed.append(version)
-            except OSError as error:
-                pruned.failed[version] = f"cannot remove {self.folder / str(version)}: {error.strerror}"
-            except RetryableError as error:
+            except StateError:
+                raise
+            except StreamLearnerError as error:
                 pruned.failed[version] = str(error)
         return pruned
 
-    def _stands(self, final: Path, manifest: Manifest) -> bool:
+    def _stands(self, manifest: Manifest) -> bool:
         """True when the version there is the wanted one, whole; False when it is the same, damaged."""
         old = self.read(manifest.version)
         if old.content_sha256 != manifest.content_sha256:
             raise StateError(
-                f"{final} exists with other content ({old.content_sha256[:12]}, now {manifest.content_sha256[:12]}): "
-                "the log, the journal, the libraries or the machine are not those it was made from. Use those, or "
-                "start a new state and checkpoint folder"
+                f"{self.location(manifest.version)} exists with other content ({old.content_sha256[:12]}, now "
+                f"{manifest.content_sha256[:12]}): the log, the journal, the libraries or the machine are not those it "
+                "was made from. Use those, or start a new state and checkpoint folder"
             )
         return not self.verify(manifest.version)
-
-    def _numbers(self) -> list[int]:
-        with storage_errors(self.folder, "list"):
-            names = [p.name for p in self.folder.iterdir() if p.is_dir()] if self.folder.is_dir() else []
-        return sorted(int(name) for name in names if name.isascii() and name.isdigit() and str(int(name)) == name)
 
 
 def diff(a: Manifest, b: Manifest) -> dict[str, Any]:
@@ -275,6 +243,10 @@ def _differences(left: dict[str, Any], right: dict[str, Any]) -> dict[str, list[
     return {name: pair for name, pair in pairs.items() if canonical_json(pair[0]) != canonical_json(pair[1])}
 
 
+def _measured(path: Path) -> FileSum | None:
+    return file_sum(path) if path.is_file() else None
+
+
 def _sums(folder: Path) -> dict[str, FileSum]:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): FileSum(sha256=sha256_file(p), size=p.stat().st_size) for p in files}
+    return {str(p.relative_to(folder)): file_sum(p) for p in files}

@@ -50,7 +50,7 @@ class Manifest(_Stored, frozen=True, kw_only=True):
     slide_end_us: int
     event_time_span: tuple[int, int] | None  # first and last event time of those slides
     offsets: list[LearnedRange]
-    gaps: list[dict[str, Any]] = []  # journaled gaps in the log within the span
+    gaps: list[dict[str, Any]] = []  # where the log had lost records (`Tally.lost`), since the state began
     metrics: dict[str, Any]  # auc, normalized_entropy, calibration, ... of the gate's evidence; nested for more
     verdict: dict[str, Any]
     config_hash: str  # of the model keys

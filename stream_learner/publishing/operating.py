@@ -11,11 +11,13 @@ import msgspec
 
 from stream_learner import config as configs
 from stream_learner.durable import BAD_JSON, write_file
-from stream_learner.errors import ConfigError
-from stream_learner.publishing.checkpoints import Checkpoints, diff
+from stream_learner.errors import ConfigError, RetryableError, UnavailableError
+from stream_learner.publishing.checkpoints import Checkpoints, Scan, diff
 from stream_learner.publishing.commands import Commands
+from stream_learner.publishing.opening import checkpoints_root, open_storage
 from stream_learner.publishing.rendering import list_json, manifest_json, render_diff, render_list, render_show
-from stream_learner.settings import Config
+from stream_learner.settings import Config, Duration
+from stream_learner.settings.base import is_url
 
 ACTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("list", "all versions, the champion marked", ()),
@@ -27,16 +29,19 @@ ACTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 
+_PATIENCE = Duration.parse("10s")  # somebody is waiting at a terminal
+
+
 class Whereabouts(msgspec.Struct, frozen=True):
     """`worker.json` in the state folder: where this worker's versions are, for commands that are given the folder."""
 
     model: str
-    checkpoints: str
+    checkpoints: str  # an absolute path, or a URL
+    needs_config: bool = False  # the URL has options, which stand in the config only: they may be secret
 
 
 def whereabouts(config: Config) -> Whereabouts:
-    root = Path(config.checkpoints.root) if config.checkpoints.root else Path(config.state) / "checkpoints"
-    return Whereabouts(config.name, str(root.resolve()))
+    return Whereabouts(config.name, checkpoints_root(config), bool(config.checkpoints.options))
 
 
 def note_whereabouts(config: Config) -> None:
@@ -45,11 +50,20 @@ def note_whereabouts(config: Config) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Runs the action; exit code 0. A version that does not exist is a ConfigError (exit 2)."""
-    state, where = _place(args)
-    checkpoints = Checkpoints(Path(where.checkpoints), where.model, keep=2)
+    """Runs the action; exit code 0. A version that does not exist is a ConfigError (exit 2), a disk that fails an
+    UnavailableError (exit 6)."""
+    state, checkpoints = _place(args)
+    try:
+        _act(args, state, checkpoints)
+    except RetryableError as error:
+        raise UnavailableError(str(error)) from error
+    return 0
+
+
+def _act(args: argparse.Namespace, state: Path, checkpoints: Checkpoints) -> None:
     if args.action == "list":
-        _print(args, list_json(checkpoints.versions(), checkpoints.pointer()), _list(checkpoints))
+        scan, pointer = checkpoints.scan(), checkpoints.pointer()
+        _print(args, list_json(scan.manifests, pointer), render_list(scan.manifests, pointer) + _broken(scan))
     elif args.action == "show":
         manifest = checkpoints.require(args.version)
         _print(args, manifest_json(manifest), render_show(manifest))
@@ -63,23 +77,35 @@ def main(args: argparse.Namespace) -> int:
             f"{args.action} {args.version} left for the worker on {state}; it acts between two slides, or at its start"
         )
         _print(args, {"command": command_id}, text)
-    return 0
 
 
 def opened(state: Path) -> Checkpoints:
     """The versions of the worker on a state folder, to be read. A folder that no worker has seen is a ConfigError."""
-    where = _noted(state)
-    return Checkpoints(Path(where.checkpoints), where.model, keep=2)
+    return reading(noted(state), state)
 
 
-def _place(args: argparse.Namespace) -> tuple[Path, Whereabouts]:
-    if args.config is not None:
-        config = configs.load(args.config)
-        return Path(config.state), whereabouts(config)
-    return args.state, _noted(args.state)
+def reading(where: Whereabouts, state: Path, options: dict[str, Any] | None = None) -> Checkpoints:
+    """Versions to be read; `options` as in the worker's config. ConfigError where those are needed and not given."""
+    if where.needs_config and options is None:
+        raise ConfigError(
+            f"--state {state}: its versions are at {where.checkpoints}, and how to get in there stands in the worker's "
+            "config: give that instead, -c FILE"
+        )
+    storage = open_storage(where.checkpoints, where.model, options or {}, state, _PATIENCE)
+    return Checkpoints(storage, where.model, keep=2)
 
 
-def _noted(state: Path) -> Whereabouts:
+def _place(args: argparse.Namespace) -> tuple[Path, Checkpoints]:
+    """The state folder and the versions that belong to it."""
+    if args.config is None:
+        return args.state, opened(args.state)
+    config = configs.load(args.config)
+    state = Path(config.state)
+    return state, reading(whereabouts(config), state, config.checkpoints.options)
+
+
+def noted(state: Path) -> Whereabouts:
+    """What `note_whereabouts` left. A folder that no worker has seen is a ConfigError."""
     try:
         content = (state / "worker.json").read_bytes()
         return _moved(state, msgspec.json.decode(content, type=Whereabouts))
@@ -90,13 +116,13 @@ def _noted(state: Path) -> Whereabouts:
 def _moved(state: Path, where: Whereabouts) -> Whereabouts:
     """A state folder that was moved takes the checkpoints inside it along."""
     inside = state / "checkpoints"
+    if is_url(where.checkpoints):
+        return where
     return where if Path(where.checkpoints).is_dir() or not inside.is_dir() else Whereabouts(where.model, str(inside))
 
 
-def _list(checkpoints: Checkpoints) -> str:
-    scan = checkpoints.scan()
-    broken = "".join(f"\nbroken: {name}: {reason}" for name, reason in sorted(scan.broken.items()))
-    return render_list(scan.manifests, checkpoints.pointer()) + broken
+def _broken(scan: Scan) -> str:
+    return "".join(f"\nbroken: {name}: {reason}" for name, reason in sorted(scan.broken.items()))
 
 
 def _print(args: argparse.Namespace, content: dict[str, Any], text: str) -> None:

@@ -16,10 +16,11 @@ from stream_learner.events import ExampleBatch
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.learner import Learner
 from stream_learner.lease import Lease
-from stream_learner.publishing.checkpoints import Checkpoints, next_version
+from stream_learner.publishing.checkpoints import next_version
 from stream_learner.publishing.export import Exporter, served_numbers
 from stream_learner.publishing.machine import cpu_features, libraries
 from stream_learner.publishing.manifest import LearnedRange, Machine, Manifest
+from stream_learner.publishing.opening import open_checkpoints
 from stream_learner.settings import Config
 from stream_learner.tally import Tally
 from stream_learner.windows.aggregates import Aggregates
@@ -66,8 +67,8 @@ class Publisher:
         self._columns = columns
         self._learner = learner
         self._hash = configs.model_hash(config)
-        root = Path(config.checkpoints.root) if config.checkpoints.root else Path(config.state) / "checkpoints"
-        self.checkpoints = Checkpoints(root, config.name, config.checkpoints.keep, token=lease.token, fence=lease.prove)
+        self._hashes = {self._hash}  # of this and of all configs the state was carried over from
+        self.checkpoints = open_checkpoints(config, token=lease.token, fence=lease.prove)
         self._exporter = Exporter(config, features, columns, Path(config.state) / "template")
         self.champion: int | None = None
         self.previous: int | None = None  # the version the champion followed; None after a rollback
@@ -102,14 +103,15 @@ class Publisher:
     def require(self, version: int) -> Manifest:
         """A version an operator named. ConfigError when there is none, StateError when it cannot be loaded here."""
         manifest = self.checkpoints.require(version)
-        if manifest.config_hash != self._hash:
+        if manifest.config_hash not in self._hashes:
             raise StateError(f"version {version} was made under other model keys; use the config it was made with")
         return manifest
 
     def rolled_back(self, occasion: Occasion, to: int, sample: ExampleBatch) -> Version:
         """An older version's content as a new one; the learner's champion becomes it."""
         self.require(to)
-        variables, tables = self._exporter.load(self.checkpoints.folder / str(to))
+        with self.checkpoints.files(to) as folder:
+            variables, tables = self._exporter.load(folder)
         self._learner.load_champion(variables)
         return self._version(occasion, tables, sample, rollback_of=to)
 
@@ -126,6 +128,7 @@ class Publisher:
             slide_end_us=occasion.slide_end,
             event_time_span=None if tally.first_time is None else (tally.first_time, tally.last_time or 0),
             offsets=_ranges(tally),
+            gaps=tally.gaps,
             metrics=occasion.metrics,
             verdict=occasion.verdict,
             config_hash=self._hash,
@@ -143,7 +146,7 @@ class Publisher:
     # ---- on the writer thread -------------------------------------------------------------------------------
 
     def write(self, version: Version) -> None:
-        """Step 5: files under a temporary name, loaded and queried there, then renamed."""
+        """Step 5: files in a temporary folder, loaded and queried there, then given their number."""
         self.checkpoints.publish(
             version.manifest.version,
             lambda folder: self._exporter.write(folder, version.variables, version.tables),
@@ -159,7 +162,7 @@ class Publisher:
             "version": number,
             "parent": manifest.parent,
             "rollback_of": manifest.rollback_of,
-            "path": str((self.checkpoints.folder / str(number)).resolve()),
+            "path": self.checkpoints.location(number),
             "slide_end_us": manifest.slide_end_us,
             "content_sha256": manifest.content_sha256,
             "metrics": manifest.metrics,
@@ -174,12 +177,14 @@ class Publisher:
             "previous": self.previous,
             "versions": list(self.versions),
             "pins": sorted(self.pins),
+            "config_hashes": sorted(self._hashes),
             "tables": tables,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.previous = state["previous"]
         self.champion, self.versions, self.pins = state["champion"], list(state["versions"]), set(state["pins"])
+        self._hashes = {self._hash, *state["config_hashes"]}
         self._tables = {key: (table["keys"], table["values"]) for key, table in state["tables"].items()}
 
 

@@ -50,12 +50,13 @@ def render_show(manifest: Manifest) -> str:
     if told:
         del facts["verdict"]["rules"]
     files = facts.pop("files")
-    offsets = facts.pop("offsets")
+    offsets, gaps = facts.pop("offsets"), facts.pop("gaps")
     facts["slide_end"] = utc(manifest.slide_end_us)
     if manifest.event_time_span is not None:
         facts["event_time_span"] = " to ".join(utc(t) for t in manifest.event_time_span)
     rows = [[name, _text(value)] for name, value in sorted(flat(facts).items())]
     rows += [[f"offsets {o['topic']}/{o['index']}", f"{o['first']} to {o['last']}"] for o in offsets]
+    rows += [[f"gap {g['topic']}/{g['index']}", _gap(g)] for g in gaps]
     rows += [[f"file {name}", f"{s['size']} bytes, sha256 {s['sha256']}"] for name, s in sorted(files.items())]
     return f"{head}{told}\n\n{table(rows)}" if told else f"{head}\n{table(rows)}"
 
@@ -67,6 +68,15 @@ def _rules(rules: Any) -> list[list[Any]]:
         return []
     outcomes = [("ok" if rule["passed"] else "failed") if rule["asked"] else "-" for rule in rules]
     return [[outcome, rule["name"], rule["text"]] for outcome, rule in zip(outcomes, rules, strict=True)]
+
+
+def _gap(gap: dict[str, Any]) -> str:
+    went_on = (
+        f"from {gap['from']} on to {gap['until']}"
+        if gap["decision"] == "skip"
+        else f"from {gap['from']} back to {gap['until']}"
+    )
+    return f"{went_on}, by --on-gap {gap['decision']} before slide {gap['slide']}"
 
 
 def render_diff(a: Manifest, b: Manifest) -> str:

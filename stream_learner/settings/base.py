@@ -1,8 +1,10 @@
-"""What sections are made of: durations, secrets, and keys that are marked operational."""
+"""What sections are made of: durations, secrets, places, and keys that are marked operational."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -52,6 +54,36 @@ class Secret(str):
 
     def reveal(self) -> str:
         return str.__str__(self)
+
+
+def revealed(value: Any) -> Any:
+    """Nested builtins with every Secret in them as the plain text that it is."""
+    if isinstance(value, dict):
+        return {key: revealed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [revealed(item) for item in value]
+    return value.reveal() if isinstance(value, Secret) else value
+
+
+def silenced(text: str, value: Any) -> str:
+    """A text without the Secrets in `value`, in any of the ways a message quotes them."""
+    for secret in sorted(_secrets(value), key=len, reverse=True):
+        for quoted in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1]):
+            text = text.replace(quoted, str(Secret())) if quoted else text
+    return text
+
+
+def _secrets(value: Any) -> Iterator[str]:
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _secrets(item)
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is a URL, as of an object store; else it is a path."""
+    return "://" in place
 
 
 def span(text: str) -> Any:

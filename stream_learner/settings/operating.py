@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,7 +20,17 @@ class Export(Section, frozen=True):
 
 
 class Checkpoints(Section, frozen=True):
-    root: Annotated[str | None, op("folder of the published versions; null = checkpoints/ in the state folder")] = None
+    root: Annotated[
+        str | None,
+        op(
+            "folder or fsspec URL (s3://bucket/folder, gs://, az://) of the published versions; null = checkpoints/ in "
+            "the state folder"
+        ),
+    ] = None
+    options: Annotated[
+        dict[str, Any],
+        op("passed to the file system of a URL as they are: key, secret, client_kwargs, ...; secrets as ${ENV_VAR}"),
+    ] = msgspec.field(default_factory=dict)
     keep: Annotated[int, op("versions kept beside the champion, its parent and pinned ones", ge=2)] = 5
 
 
@@ -38,6 +48,13 @@ class Snapshot(Section, frozen=True):
         Duration, op("real time between two snapshots that are not made for a version; spares a back-test most of them")
     ] = span("2s")
     keep: Annotated[int, op("snapshots kept", ge=2)] = 3
+    on_config_change: Annotated[
+        Literal["refuse", "migrate"],
+        op(
+            "a snapshot made under other model keys: refuse (exit 4), or carry it over where that is safe (journaled); "
+            "the README lists the keys"
+        ),
+    ] = "refuse"
     max_waiting: Annotated[int, op("captures that may wait to be written before learning waits", ge=1, le=16)] = 2
 
 

@@ -112,7 +112,7 @@ class Aggregates:
         return {
             "tables": {key: table.capture() for key, table in self._tables.items()},
             "distincts": {str(n): distinct.capture() for n, distinct in enumerate(self._distincts)},
-            "swept": self._swept,
+            "swept": self._swept * self._sweep_pane,  # us: `expire_after` may be another when it is restored
             "positives": self._positives,
             "examples": self._examples,
             "evicted": self.evicted,
@@ -124,7 +124,7 @@ class Aggregates:
             table.restore(state["tables"][key])
         for n, distinct in enumerate(self._distincts):
             distinct.restore(state["distincts"][str(n)])
-        self._swept = int(state["swept"])
+        self._swept = int(state["swept"]) // self._sweep_pane
         self._positives, self._examples = int(state["positives"]), int(state["examples"])
         self.evicted, self.expired = int(state["evicted"]), int(state["expired"])
 

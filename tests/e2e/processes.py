@@ -17,6 +17,7 @@ from typing import Any, Self
 import yaml
 
 from stream_learner.publishing.checkpoints import Checkpoints
+from stream_learner.publishing.storage import LocalStorage
 
 PROGRAM = Path(sys.executable).parent / "stream-learner"
 FINISH_S = 180.0
@@ -127,14 +128,15 @@ class Outcome:
 
 def outcome(state: Path, report: Path, model: str = "shop") -> Outcome:
     """What a run left in its state folder. Every file of every version must match its manifest."""
-    checkpoints = Checkpoints(state / "checkpoints", model, keep=2)
+    folder = state / "checkpoints" / model
+    checkpoints = Checkpoints(LocalStorage(folder), model, keep=2)
     numbers = [manifest.version for manifest in checkpoints.versions()]
     assert {n: problems for n in numbers if (problems := checkpoints.verify(n))} == {}
     pointer = checkpoints.pointer()
     content = json.loads(report.read_text())
     return Outcome(
         report={name: value for name, value in content.items() if name not in _RESOURCES},
-        manifests={n: (checkpoints.folder / str(n) / "manifest.json").read_bytes() for n in numbers},
+        manifests={n: (folder / str(n) / "manifest.json").read_bytes() for n in numbers},
         content={n: checkpoints.read(n).content_sha256 for n in numbers},
         verdicts=(state / "verdicts.jsonl").read_bytes(),
         champion=None if pointer is None else pointer.version,

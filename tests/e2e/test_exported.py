@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from processes import changed
+from processes import changed, learner
 from shops import CONFIG, events_in, write_shop
 
 from stream_learner import config as configs
 from stream_learner.events import ExampleBatch
+from stream_learner.explaining.command import explain
 from stream_learner.ingest.dead_letters import MemoryDeadLetters
 from stream_learner.ingest.identity import fingerprints
 from stream_learner.ingest.opening import open_source
@@ -68,7 +71,7 @@ class Asked:
         metrics, health = WorkerMetrics(), Health(self.config.observing.stuck_after)
         around = Surroundings(open_source(self.config), MemoryDeadLetters(), NoAnnouncer(), metrics, health)
         lease = Lease(folder / "lease", self.config.lease)
-        assert lease.try_claim()
+        assert lease.acquire(threading.Event().wait, lambda holder: None)
         with lease, Worker(self.config, around, lease, until_end=True) as worker:
             worker.start()
             worker.run()
@@ -76,10 +79,10 @@ class Asked:
             self.own = probability(worker.learner.score_champion(self.examples))
             self.served = probability(worker.publisher.score_served(self.examples))
             self.columns = [column.name for column in worker.aggregates.columns]
-            version = worker.publisher.checkpoints.folder / str(worker.publisher.champion)
+            self.version = Path(worker.publisher.checkpoints.location(worker.publisher.champion))
         self.fields = self._raw_fields()
         np.savez(folder / "given.npz", **self.fields)
-        command = [sys.executable, "-I", "-c", CALLER, version, folder / "given.npz", folder / "answers.npz"]
+        command = [sys.executable, "-I", "-c", CALLER, self.version, folder / "given.npz", folder / "answers.npz"]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         self.answers = dict(np.load(folder / "answers.npz"))
@@ -142,3 +145,32 @@ def test_the_aggregates_given_are_those_of_the_log(asked: Asked) -> None:
 
 def test_with_nothing_known_the_answer_is_a_probability(asked: Asked) -> None:
     assert 0.0 < float(asked.answers["nobody"][0]) < 1.0
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["raw fields", "with aggregates"])
+def test_an_explanation_adds_up_to_the_score_the_caller_gets(asked: Asked, full: bool) -> None:
+    names = ["user", "item", "category", "price", *(asked.columns if full else [])]
+    row = int(np.flatnonzero(~np.isnan(asked.fields["price"]))[-1])
+    values = {name: asked.fields[name][row].item() for name in names}
+    event = {name: value for name, value in values.items() if isinstance(value, str) or not math.isnan(value)}
+    content = explain(asked.version, {**event, "time": int(asked.fields["time"][row])})
+    wanted = asked.answers["with_aggregates" if full else "serving_default"][row]
+    assert content["probability"] == pytest.approx(float(wanted), abs=TOLERANCE)
+    base = math.log(content["base_probability"] / (1 - content["base_probability"]))
+    assert sum(one["logit"] for one in content["inputs"]) == pytest.approx(content["logit"] - base, abs=1e-4)
+    assert {one["name"] for one in content["inputs"]} == set(event)
+    assert content["base_probability"] == pytest.approx(float(asked.answers["nobody"][0]), abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("event", "complaint"),
+    [
+        ('{"itm": "1", "time": 1}', "no input 'itm'; inputs: category, item, price, time, user"),
+        ('{"item": "1"}', "time is missing"),
+        ('{"price": "dear", "time": 1}', "price is 'dear'; expected a number"),
+        ("[1]", "expected an object of fields"),
+        ("{", "not JSON"),
+    ],
+)
+def test_an_event_that_cannot_be_explained_is_refused_by_name(asked: Asked, event: str, complaint: str) -> None:
+    assert complaint in learner("explain", "--model", asked.version, "--event", event, expect=2).stderr

@@ -12,6 +12,7 @@ from shops import CONFIG, grow, last_closed_slide_end, write_shop
 
 from stream_learner.publishing.checkpoints import Checkpoints
 from stream_learner.publishing.manifest import Manifest
+from stream_learner.publishing.storage import LocalStorage
 
 EVENTS = 12_000
 KEEP = 2
@@ -86,7 +87,7 @@ def listed(state: Path) -> dict[str, Any]:
 
 def assert_rolled_back(state: Path, target: int, parent: int) -> None:
     """The champion is a new version with the target's files."""
-    checkpoints = Checkpoints(state / "checkpoints", OFTEN["name"], KEEP)
+    checkpoints = Checkpoints(LocalStorage(state / "checkpoints" / OFTEN["name"]), OFTEN["name"], KEEP)
     pointer = checkpoints.pointer()
     assert pointer is not None and pointer.version > parent
     new, old = checkpoints.read(pointer.version), checkpoints.read(target)

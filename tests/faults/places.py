@@ -63,7 +63,7 @@ def install(stop: Stop) -> None:
     """Wraps everything, once, in a process that is about to run a worker."""
     from stream_learner import journal, snapshots, worker, writer
     from stream_learner.ingest import dead_letters, files, kafka
-    from stream_learner.publishing import announce, checkpoints, export, publisher, verdict_log
+    from stream_learner.publishing import announce, checkpoints, export, publisher, storage, verdict_log
 
     around(worker.Worker, "run_slide", "1 slide", stop)
     around(worker.Aggregates, "step", "1 aggregates", stop)
@@ -79,8 +79,9 @@ def install(stop: Stop) -> None:
     around(export.Exporter, "write", "5 files", stop)
     around(export.tf.raw_ops, "SaveV2", "5 variables", stop)
     around(export.Exporter, "check", "5 files", stop)
-    for name in ("write_file", "fsync_tree", "rename_dir"):
-        around(checkpoints, name, "5 and 7 checkpoints", stop)
+    for module, names in ((checkpoints, ("write_file", "fsync_tree")), (storage, ("write_file", "rename_dir"))):
+        for name in names:
+            around(module, name, "5 and 7 checkpoints", stop)
     around(snapshots.Snapshots, "write", "6 snapshot", stop)
     for name in ("_write_arrays", "_write_files", "fsync_tree", "rename_dir"):
         around(snapshots, name, "6 snapshot", stop)

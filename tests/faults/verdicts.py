@@ -12,6 +12,7 @@ from typing import Any
 from stream_learner.ingest.dead_letters import read_dead_letters
 from stream_learner.journal import Command, Start, read_journal
 from stream_learner.publishing.checkpoints import Checkpoints
+from stream_learner.publishing.storage import LocalStorage
 
 from .ledger import History, read_history
 from .stream import ACCEPTED, DEAD, DUPLICATE, IGNORED, LATE, PARTITIONS, Place, Stream
@@ -52,7 +53,8 @@ def read_outcome(state: Path, report: Path, ledger: Path, stream: Stream) -> tup
     history = read_history(ledger)
     content = json.loads(report.read_text())
     verdicts = (state / "verdicts.jsonl").read_bytes()
-    checkpoints = Checkpoints(state / "checkpoints", "shop", keep=2)
+    folder = state / "checkpoints" / "shop"
+    checkpoints = Checkpoints(LocalStorage(folder), "shop", keep=2)
     problems = [*history.breaks, *_accounts(content, stream), *_letters(state, stream), *_versions(checkpoints)]
     if history.reach != {p: sum(1 for q, _ in stream.fates if q == p) for p in range(PARTITIONS)}:
         problems.append(f"consumed up to {history.reach}")
@@ -60,7 +62,7 @@ def read_outcome(state: Path, report: Path, ledger: Path, stream: Stream) -> tup
         problems.append("verdicts.jsonl holds other verdicts than were counted")
     outcome = Outcome(
         report={name: value for name, value in content.items() if name not in _OF_THE_RUN},
-        files=_sums(checkpoints.folder),
+        files=_sums(folder),
         verdicts=verdicts,
         journal=tuple(e for e in read_journal(state / "journal.jsonl") if isinstance(e, (Start, Command))),
         slides=history.slides,

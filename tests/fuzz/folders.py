@@ -23,6 +23,7 @@ from stream_learner.publishing.checkpoints import Checkpoints, diff
 from stream_learner.publishing.commands import Commands
 from stream_learner.publishing.manifest import LearnedRange, Machine, Manifest
 from stream_learner.publishing.rendering import list_json, render_diff, render_list, render_show
+from stream_learner.publishing.storage import LocalStorage
 from stream_learner.snapshots import Snapshots
 
 from .cases import Case, Check, refusable, scratch
@@ -124,7 +125,7 @@ def _write_version(folder: Path) -> None:
 def valid_versions() -> list[Case]:
     """The files of two versions, the pointer, and the note that leads an operator to them."""
     with scratch() as folder:
-        store = Checkpoints(folder / "checkpoints", _MODEL, keep=2)
+        store = Checkpoints(LocalStorage(folder / "checkpoints" / _MODEL), _MODEL, keep=2)
         for version in _VERSIONS:
             store.publish(version, _write_version, _manifest(version), lambda _: None)
         store.point(_VERSIONS[1])
@@ -143,7 +144,7 @@ def open_versions(folder: Path) -> Check:
     def check(case: Case) -> None:
         (folder / case.place).write_bytes(case.content)
         try:
-            _look_at(Checkpoints(folder / "checkpoints", _MODEL, keep=2), folder)
+            _look_at(Checkpoints(LocalStorage(folder / "checkpoints" / _MODEL), _MODEL, keep=2), folder)
             with refusable(folder), contextlib.redirect_stdout(io.StringIO()):
                 operating.main(listing)
         finally:

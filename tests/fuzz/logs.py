@@ -38,7 +38,7 @@ _ENTRIES: tuple[AnyEntry, ...] = (
     PartitionAdded(slide=4, partition=Position("events", 2, 5)),
     Gap(slide=5, partition=_PLACE, until=40),
     Command(slide=6, id="00000001-abcdef01", name="rollback", arguments={"version": 1704067200}),
-    ConfigChange(slide=7, before="cafe", after="beef"),
+    ConfigChange(slide=7, before="cafe", after="beef", keys={"gate.margin": (0.0, 0.5)}),
     Requeue(slide=8, records=(_PLACE,)),
     Erase(slide=9, user=2**63 + 5),
     End(slide=10, partitions=(_PLACE,)),

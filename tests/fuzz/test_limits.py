@@ -20,6 +20,7 @@ from stream_learner.errors import ConfigError, DataError, StateError
 from stream_learner.publishing.checkpoints import Checkpoints
 from stream_learner.publishing.manifest import manifest_from
 from stream_learner.publishing.rendering import render_list, render_show
+from stream_learner.publishing.storage import LocalStorage
 from stream_learner.publishing.verdict_log import read_verdicts
 from stream_learner.snapshots import Snapshots
 
@@ -172,7 +173,7 @@ def test_a_file_name_that_cannot_be_is_refused_with_its_path(tmp_path: Path) -> 
     for case in valid_versions():
         (tmp_path / case.place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / case.place).write_bytes(case.content.replace(b"saved_model.pb", b"s" * 300))
-    store = Checkpoints(tmp_path / "checkpoints", "shop", keep=2)
+    store = Checkpoints(LocalStorage(tmp_path / "checkpoints" / "shop"), "shop", keep=2)
     with pytest.raises(ConfigError, match=r"cannot verify .*sss"):
         store.verify(store.versions()[0].version)
 

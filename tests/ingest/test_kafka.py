@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import kafka
 import pytest
 from broker import SASL_PASSWORD, SASL_USER, ApacheKafka, KafkaBroker
 from kafka import TopicPartition
+from kafka.structs import OffsetAndMetadata
 from worlds import kafka_settings, row
 
 from stream_learner import settings
@@ -182,7 +184,7 @@ def test_commits_are_seen_by_lag_tools(kafka: KafkaBroker, opened: Open) -> None
     with kafka.admin() as admin:
         (offsets,) = admin.list_group_offsets(f"group-{topic}").values()
     assert {tp.partition: found.offset for tp, found in offsets.items()} == {0: 10, 1: 0}
-    assert source.commit_failures == 0
+    assert source.group.commit_failures == 0
 
 
 def test_committed_offsets_do_not_decide_where_reading_starts(kafka: KafkaBroker, opened: Open) -> None:
@@ -194,6 +196,40 @@ def test_committed_offsets_do_not_decide_where_reading_starts(kafka: KafkaBroker
     first.close()
     second = opened(kafka.bootstrap, topic, group_id=f"group-{topic}")
     assert second.start(None, until_end=True) == {Partition(topic, 0): 0}
+
+
+def test_others_in_the_group_are_reported(
+    apache_kafka: KafkaBroker, opened: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic, group = apache_kafka.topic(), f"group-{apache_kafka.topic()}"
+    apache_kafka.produce(topic, numbered(10))
+    source = opened(apache_kafka.bootstrap, topic, group_id=group)
+    begin = source.start(None, until_end=False)
+    read(source, begin, 10)
+    source.commit({Partition(topic, 0): 5})
+    wait_until(lambda: bool(source.group._committed))
+    with apache_kafka.admin() as admin:
+        admin.alter_group_offsets(group, {TopicPartition(topic, 0): OffsetAndMetadata(2, "", -1)})
+    wait_until(lambda: source.group.foreign_commits == 1)
+    assert "somebody else committed offset 2" in caplog.text and "(this worker: 5)" in caplog.text
+
+    options = {"bootstrap_servers": apache_kafka.bootstrap, "group_id": group, "client_id": "a-dashboard"}
+    stranger = kafka.KafkaConsumer(topic, **options)
+    try:
+
+        def joined() -> bool:
+            stranger.poll(timeout_ms=100)
+            return source.group.foreign_members == 1
+
+        wait_until(joined)
+        assert f"consumer group {group} has 1 member(s)" in caplog.text and "a-dashboard at" in caplog.text
+        source.commit({Partition(topic, 0): 10})
+        wait_until(lambda: source.group.commit_failures > 0)
+    finally:
+        stranger.close()
+    wait_until(lambda: source.group.foreign_members == 0)
+    source.commit({Partition(topic, 0): 10})
+    wait_until(lambda: source.group._committed[Partition(topic, 0)] == 10)
 
 
 def test_idle_time_grows_while_the_topic_is_quiet(kafka: KafkaBroker, opened: Open) -> None:

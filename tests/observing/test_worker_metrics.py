@@ -34,6 +34,8 @@ NAMES = [
     "events_total",
     "examples_total",
     "feature_psi",
+    "foreign_commits_total",
+    "foreign_members",
     "lag_records",
     "learned_rows_total",
     "lease_token",

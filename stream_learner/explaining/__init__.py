@@ -1,0 +1,1 @@
+"""Why a version gives a score."""
