@@ -31,6 +31,7 @@ NAMES = [
     "champion_version",
     "commit_failures_total",
     "dead_letters_total",
+    "decisions_total",
     "events_total",
     "examples_total",
     "feature_psi",
@@ -93,7 +94,7 @@ class Parts:
         self.replay = Replay(10, 0)
         self.learner: Any = SimpleNamespace(retraces=0)
         self.writer: Any = SimpleNamespace(waiting=1)
-        self.judge: Any = SimpleNamespace(recent=Scoreboard(("candidate", "prior"), windows, 1000))
+        self.judge: Any = SimpleNamespace(board=Scoreboard(("candidate", "prior"), windows, 1000))
 
 
 def test_the_list_is_closed_and_well_named():
@@ -106,7 +107,7 @@ def test_the_list_is_closed_and_well_named():
         assert len(entry.help) > 10 and not entry.help.endswith(".")
         assert set(entry.labels) <= {
             "topic", "partition", "fate", "reason", "stage", "key", "cause", "source", "model", "metric", "window",
-            "feature", "verdict",
+            "feature", "verdict", "decision",
         }  # fmt: skip
 
 
