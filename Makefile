@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-gate faults fuzz lock clean
+.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-drift bench-judging bench-gate bench-restart faults fuzz lock clean soak bench-snapshots
 
 KILLS ?= 20
 SEED ?= 7
+MINUTES ?= 60
 INPUTS ?= 1000000
+SEEDS ?= 3
 
 setup: $(VENV)/.ready
 
@@ -61,9 +63,28 @@ bench: setup
 bench-gate: setup
 	$(BIN)/python -m benchmarks.gate $(if $(OUT),--out $(OUT))
 
-# Kills the worker at every step of its commit protocol, on real Kafka, and compares what comes of it.
+# From SIGKILL to learning again, against the size of an embedding table.
+bench-restart: setup
+	$(BIN)/python -m benchmarks.restart $(if $(OUT),--out $(OUT))
+
+# Which drifts are found, how soon, at what price in false alarms; and what judging costs.
+bench-drift: setup bench-setup
+	$(BIN)/python -m benchmarks.drift $(if $(OUT),--out $(OUT)) --seeds $(SEEDS)
+
+bench-judging: setup
+	$(BIN)/python -m benchmarks.judging $(if $(OUT),--out $(OUT))
+
+# The pause, the bytes and the way back of snapshots of 1 GB of tables and slots.
+bench-snapshots: setup
+	$(BIN)/python -m benchmarks.snapshots
+
+# Kills and hurts the worker at every step of its commit protocol, on real Kafka, and compares what comes of it.
 faults: setup
 	$(BIN)/python -m tests.faults --kills $(KILLS) --seed $(SEED)
+
+# A live worker and its standby under mixed faults for so long; then a replay of all of it.
+soak: setup
+	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --seed $(SEED)
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS)

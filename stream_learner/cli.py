@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stream_learner import config as configs
 from stream_learner import config_text
-from stream_learner.errors import FatalError
+from stream_learner.errors import FatalError, RetryableError, UnavailableError
 from stream_learner.gaps import ON_GAP, OnGap
 from stream_learner.observing.logs import configure_logging, importing_quietly
 from stream_learner.settings import Config, Observing
@@ -28,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FatalError as error:
         print(f"stream-learner: {error}", file=sys.stderr)
         return error.exit_code
+    except RetryableError as error:  # of a command that does not wait for the disk
+        print(f"stream-learner: {error}", file=sys.stderr)
+        return UnavailableError.exit_code
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing is wrong
         return 0
@@ -44,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_archive(commands.add_parser("archive", help="write the configured topics to files that can be replayed"))
     _add_config(commands.add_parser("config", help="check, show or describe a config file"))
     _add_checkpoints(commands.add_parser("checkpoints", help="list, compare, roll back and pin versions"))
+    _add_slides(commands.add_parser("slides", help="list, show and requeue slides in quarantine"))
     _add_gate(commands.add_parser("gate", help="rehearse the gate's thresholds, or override its next verdict"))
     _add_dashboard(commands.add_parser("dashboard", help="the dashboard of a state folder, also without a worker"))
     _add_report(commands.add_parser("report", help="the dashboard of a state folder as one HTML file"))
@@ -191,8 +195,24 @@ def _add_checkpoints(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=summary)
         for argument in versions:
             action.add_argument(argument, type=int, metavar=argument.upper())
-        place = action.add_mutually_exclusive_group(required=True)
-        place.add_argument("--state", type=Path, metavar="DIR", help="the worker's state folder")
-        place.add_argument("-c", "--config", metavar="FILE", help="the worker's config")
-        action.add_argument("--json", action="store_true", help="for programs")
+        _add_place(action)
         action.set_defaults(command=operating.main, action=name)
+
+
+def _add_slides(parser: argparse.ArgumentParser) -> None:
+    from stream_learner import slide_commands
+
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    for name, summary, given in slide_commands.ACTIONS:
+        action = actions.add_parser(name, help=summary)
+        if given is not None:
+            action.add_argument("slide", type=int, metavar="SLIDE", **given)
+        _add_place(action)
+        action.set_defaults(command=slide_commands.main, action=name)
+
+
+def _add_place(action: argparse.ArgumentParser) -> None:
+    place = action.add_mutually_exclusive_group(required=True)
+    place.add_argument("--state", type=Path, metavar="DIR", help="the worker's state folder")
+    place.add_argument("-c", "--config", metavar="FILE", help="the worker's config")
+    action.add_argument("--json", action="store_true", help="for programs")

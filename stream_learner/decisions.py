@@ -29,6 +29,7 @@ class Means:
 
     record: Callable[[dict[str, Any]], None]  # a line of verdicts.jsonl
     judged: Callable[[Verdict], None]  # the gate has answered
+    published: Callable[[int, bool], None]  # a version was made of the slide ending there; whether by rollback
     count: Callable[[str], None]  # a decision, by what was done
     occasion: Callable[[dict[str, Any]], Occasion]
     settle: Callable[[], None]  # returns when all versions made so far are on disk
@@ -93,7 +94,7 @@ class Decisions:
         self._learner.promote()
         occasion = self._means.occasion(verdict.to_json())
         version = self._publisher.promoted(occasion, self._aggregates, self._judge.sample())
-        self._judge.published(slide.end, self._learner.score_champion)
+        self._means.published(slide.end, False)
         if before is not None and self._learner.has_previous:
             self._judge.canary.begin(version.manifest.version, before, slide.end)
         return version
@@ -102,7 +103,7 @@ class Decisions:
         """Republishes an older version under a new number: the pointer never moves back."""
         self._means.settle()  # its files may still be waiting to be written
         version = self._publisher.rolled_back(self._means.occasion(verdict), to, self._judge.sample())
-        self._judge.published(slide_end, self._learner.score_champion, rollback=True)
+        self._means.published(slide_end, True)
         return version
 
     def _start_again(self, verdict: Verdict, slide: Slide, target: int | None) -> Version | None:

@@ -120,6 +120,8 @@ def rename_dir(temporary: Path, final: Path) -> None:
     aside = final.with_name(f"{REPLACED}{final.name}")
     with storage_errors(final, "rename to"):
         if final.exists():
+            if aside.exists():  # an earlier attempt got as far as this
+                shutil.rmtree(aside)
             final.rename(aside)
         temporary.rename(final)
         fsync_path(final.parent)

@@ -100,7 +100,7 @@ class Intake:
         if self.applied == 0 and not due:
             begin = self._source.start(None, until_end=self._until_end)
             self._topic_ids = self._source.topic_ids()
-            self._journal.append(Start(slide=0, partitions=_positions(begin)))
+            self._record(Start(slide=0, partitions=_positions(begin)))
             self._begin(begin)
             return
         if self.applied == 0:
@@ -163,7 +163,7 @@ class Intake:
         if self.repeating:
             return None
         entry = Command(slide=self.slides.number, id=command_id, name=name, arguments=arguments)
-        self._journal.append(entry)
+        self._record(entry)
         self.applied += 1
         return entry
 
@@ -177,8 +177,12 @@ class Intake:
         return any(isinstance(entry, Command) and entry.id == command_id for entry in self._journal.entries)
 
     def _decide(self, entry: AnyEntry) -> None:
-        self._journal.append(entry)
+        self._record(entry)
         self._apply(entry)
+
+    def _record(self, entry: AnyEntry) -> None:
+        """Journals an entry; a disk that fails is waited for, since nothing may take effect before it is there."""
+        retrying(lambda: self._journal.append(entry), "journal.jsonl", self._config.storage.retry_timeout)
 
     def _apply(self, entry: AnyEntry) -> None:
         if isinstance(entry, PartitionIdle):

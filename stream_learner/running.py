@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ def run(
         content, wanted = None, config
         while content is None:
             around = Surroundings(open_source(config), dead_letters(config), announcer(config), metrics, health)
-            worker = Worker(config, around, lease, until_end=until_end, on_gap=on_gap, wanted=wanted)
-            with worker:
+            open_state = partial(Worker, config, around, lease, until_end=until_end, on_gap=on_gap, wanted=wanted)
+            with retrying(open_state, "opening the state", config.storage.retry_timeout) as worker:
                 try:
                     content = _learn(worker, stopping, watch, bounded=until_end)
                 except ConfigSwitched as switched:

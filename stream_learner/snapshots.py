@@ -1,55 +1,48 @@
 """Snapshots: the worker's whole recovery state, atomic and checked.
 
-    <folder>/slide-000000000123-000007/arrays.bin   every numpy leaf, raw little-endian, C order, 64-byte aligned
-                                       state.json   the nested dict, with {"__array__": n} where a numpy leaf was
-                                       manifest.json  format, slide, token, head, SHA-256 and size of both files,
-                                                      place of each array
+    <folder>/slide-000000000123-000007/    its files: see snapshot_files.py
 
 The name holds the slide and the token of the lease under which it was written; newer is what has the higher token,
 then the higher slide, so what an earlier holder of the lease may still write is never taken for the newest.
 
-The folder is written under a temporary name, fsynced, manifest last, then renamed and its parent fsynced. The
-manifest carries its own SHA-256 and must be spelled exactly as it was written, so a flipped bit anywhere shows. That
-envelope ({"format", ..., "sha256"} in canonical JSON) is the same in every format version.
+The folder is written under a temporary name, fsynced, manifest last, then renamed and its parent fsynced.
+
+Of large arrays a snapshot holds what changed since the one before, and hard links to the files that this builds on.
+So each folder is complete in itself: none needs another, whoever wrote it; to remove one is to remove a folder, and
+the file system counts who still needs a file. No file is written to again once it has its name. Where a file system
+has no hard links, copies take their place.
+
+Two snapshots may share a file, and share its damage. Therefore one that shares none with the newest always stands.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
-import math
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from stream_learner.changes import Changed
 from stream_learner.durable import (
     DOOMED,
     TEMPORARY,
     Fence,
-    canonical_json,
     fsync_tree,
     make_folder,
     recover_folder,
+    remove,
     rename_dir,
-    sha256_file,
     storage_errors,
     unfenced,
 )
 from stream_learner.errors import RetryableError, StateError
+from stream_learner.snapshot_files import FOREIGN, STATE, NotWholeError, Stored, read_array, read_manifest, verify
+from stream_learner.snapshot_tree import Leaves, join, split
+from stream_learner.snapshot_writing import Standing, files_of, write_files
 
-FORMAT = 1
-
-_ARRAY = "__array__"
-_ALIGNMENT_BYTES = 64
 _NAME = re.compile(r"slide-(\d{12})-(\d{6,18})")
-_FILES = ("arrays.bin", "state.json")
-_FOREIGN = (ValueError, TypeError, LookupError, AttributeError, SyntaxError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,17 @@ class SnapshotInfo:
 
     slide: int
     path: Path
-    size_bytes: int
+    size_bytes: int  # of all its files
+    written_bytes: int  # of those that are not links
+    merged: bool  # whether earlier changes were merged in it
+
+
+@dataclass(frozen=True)
+class Chain:
+    """How much may build on an array stored whole before all of it is merged."""
+
+    max_increments: int = 24
+    max_share: float = 0.5  # bytes of the increments against the bytes they build on
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,15 @@ class Snapshots:
     cleared at once.
     """
 
-    def __init__(self, folder: Path, keep: int, *, token: int = 0, fence: Fence = unfenced) -> None:
+    def __init__(
+        self, folder: Path, keep: int, *, chain: Chain | None = None, token: int = 0, fence: Fence = unfenced
+    ) -> None:
         self._folder = folder
         self._keep = keep
+        self._chain = chain or Chain()
         self._token = token
         self._fence = fence
+        self._before: Standing | None = None  # the last one written or read: what `Changed` leaves are against
         self.rejected: list[Rejected] = []
         make_folder(folder)
         recover_folder(folder, fence)
@@ -98,25 +105,34 @@ class Snapshots:
     def write(self, slide: int, state: dict[str, Any], head: dict[str, Any]) -> SnapshotInfo:
         """Makes `state` durable under the number of the slide it stands after; an older one of that number goes.
 
-        Leaves may be numpy arrays (any dtype but object), numpy scalars, int, float, str, bool, None, lists and
-        nested dicts with string keys; anything else is a TypeError that names its place. `head` is JSON. A disk
-        that fails is a `RetryableError` and leaves nothing behind.
+        Leaves as of `snapshot_tree.split`; a `Changed` one is what changed since the state that was written, or read
+        by `latest`, before. `head` is JSON. A disk that fails is a `RetryableError` and leaves nothing behind; that
+        earlier files are found damaged when changes are merged is a `StateError`.
         """
         final = self._folder / f"slide-{slide:012d}-{self._token:06d}"
         temporary = self._folder / f"{TEMPORARY}{final.name}"
-        arrays: list[tuple[str, NDArray[Any]]] = []
-        tree = _split(state, "", arrays)
+        leaves: Leaves = []
+        tree = split(state, "", leaves)
+        merge = self._must_merge(leaves)
         with storage_errors(final, "write"):
             try:
+                remove(temporary)  # of an attempt whose cleaning failed too
                 temporary.mkdir()
-                size_bytes = _write_files(temporary, (slide, self._token), head, tree, arrays)
+                manifest = {"slide": slide, "token": self._token, "head": head}
+                standing = write_files(temporary, manifest, tree, leaves, self._before, merge=merge)
                 fsync_tree(temporary)
                 self._fence()
-                rename_dir(temporary, final)
+                inode = temporary.stat().st_ino
+                try:
+                    rename_dir(temporary, final)
+                finally:
+                    # Also when only the fsync after it failed: writing is tried again, onto what stands there now.
+                    if final.is_dir() and final.stat().st_ino == inode:
+                        self._before = replace(standing, folder=final)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         self.rejected = [r for r in self.rejected if r.path != final]
-        return SnapshotInfo(slide, final, size_bytes)
+        return SnapshotInfo(slide, final, standing.size_bytes(), standing.size_bytes(links=False), merge)
 
     def latest(self) -> Snapshot | None:
         """The newest whole snapshot; None when there is none at all. Newer ones that are not whole: `rejected`.
@@ -127,8 +143,9 @@ class Snapshots:
         self.rejected = []
         for path in reversed(self._paths()):
             try:
-                return _read(path)
-            except _NotWholeError as error:
+                snapshot, self._before = _read(path)
+                return snapshot
+            except NotWholeError as error:
                 self.rejected.append(Rejected(path, str(error)))
         if self.rejected:
             reasons = "; ".join(f"{r.path.name}: {r.reason}" for r in self.rejected)
@@ -139,13 +156,18 @@ class Snapshots:
         return None
 
     def prune(self) -> list[str]:
-        """Keeps the newest `keep` whole snapshots and removes the rest, rejected ones too. Returns what failed."""
+        """Removes rejected snapshots and all but the newest `keep` whole ones, and the newest that shares no file with
+        the newest of all. Returns what failed."""
         rejected = {r.path for r in self.rejected}
         whole = [path for path in self._paths() if path not in rejected]
         if not whole:
             return []
         failures = []
-        for path in [*sorted(rejected), *whole[: -self._keep]]:
+        try:
+            apart = self._newest_apart(whole[-1], whole)
+        except RetryableError as error:
+            return [str(error)]
+        for path in [*sorted(rejected), *(path for path in whole[: -self._keep] if path != apart)]:
             try:
                 # Under its own name a half-removed snapshot would count as a damaged one at the next start.
                 self._fence()
@@ -157,6 +179,29 @@ class Snapshots:
                 failures.append(str(error))
         self.rejected = [r for r in self.rejected if r.path.exists()]
         return failures
+
+    def _must_merge(self, leaves: Leaves) -> bool:
+        """Whether the changes among the leaves are to be written as whole arrays."""
+        changed = {place: leaf for place, leaf in leaves if isinstance(leaf, Changed) and not leaf.whole}
+        if not changed:
+            return False
+        if self._before is None:
+            raise ValueError(f"what changed of {next(iter(changed))} was captured, but nothing stands before it")
+        stored = [self._before.arrays[place] for place in changed]
+        rows = sum(leaf.values.nbytes + leaf.rows.nbytes for leaf in changed.values())
+        built_on = sum(array.size_bytes(array.pieces[0]) for array in stored)
+        increments = rows + sum(array.size_bytes(piece) for array in stored for piece in array.pieces[1:])
+        return (
+            len(files_of(stored)) > self._chain.max_increments
+            or increments > self._chain.max_share * built_on
+            or self._newest_apart(self._before.folder, self._paths()) is None
+        )
+
+    def _newest_apart(self, path: Path, others: list[Path]) -> Path | None:
+        """The newest of `others` that has no file in common with `path` and is not known to be damaged."""
+        files, rejected = _inodes(path), {r.path for r in self.rejected}
+        apart = (other for other in reversed(others) if other not in rejected and not files & _inodes(other))
+        return next(apart, None)
 
     def _paths(self) -> list[Path]:
         with storage_errors(self._folder, "list"):
@@ -177,146 +222,26 @@ def _place(path: Path) -> tuple[int, int] | None:
     return None if match is None else (int(match[2]), int(match[1]))
 
 
-class _NotWholeError(Exception):
-    """The files are not those that were written."""
+def _inodes(path: Path) -> set[int]:
+    with storage_errors(path, "list"):
+        return {file.stat().st_ino for file in path.iterdir() if file.is_file()}
 
 
-def _split(value: Any, place: str, arrays: list[tuple[str, NDArray[Any]]]) -> Any:
-    """The JSON form of a state; its arrays are appended to `arrays` with their place ("learner/table/user")."""
-    if isinstance(value, np.ndarray):
-        arrays.append((place, _storable(value, place)))
-        return {_ARRAY: len(arrays) - 1}
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, (bool, str)) or type(value) in (int, float):
-        return value
-    if isinstance(value, (int, float)):  # Duration and the like come back as plain numbers
-        return int(value) if isinstance(value, int) else float(value)
-    if isinstance(value, list):
-        return [_split(inner, f"{place}/{i}", arrays) for i, inner in enumerate(value)]
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) and key != _ARRAY for key in value):
-            raise TypeError(f"state at {place or '/'}: keys must be strings other than {_ARRAY!r}: {list(value)[:5]}")
-        return {key: _split(inner, f"{place}/{key}".lstrip("/"), arrays) for key, inner in value.items()}
-    raise TypeError(f"state at {place or '/'}: a {type(value).__name__} cannot be stored")
-
-
-def _join(value: Any, arrays: list[NDArray[Any]]) -> Any:
-    if isinstance(value, list):
-        return [_join(inner, arrays) for inner in value]
-    if isinstance(value, dict):
-        if _ARRAY in value:
-            return arrays[value[_ARRAY]]
-        return {key: _join(inner, arrays) for key, inner in value.items()}
-    return value
-
-
-def _storable(array: NDArray[Any], place: str) -> NDArray[Any]:
-    """C order, little-endian; a dtype that its own description does not give back (object, bfloat16) is refused."""
-    little = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
-    if little.dtype.hasobject or _to_dtype(_from_dtype(little.dtype)) != little.dtype:
-        raise TypeError(f"state at {place}: arrays of dtype {array.dtype} cannot be stored")
-    return little
-
-
-def _from_dtype(dtype: np.dtype[Any]) -> str:
-    return repr(np.lib.format.dtype_to_descr(dtype))
-
-
-def _to_dtype(text: str) -> np.dtype[Any]:
-    return np.lib.format.descr_to_dtype(ast.literal_eval(text))
-
-
-def _write_files(
-    folder: Path,
-    place: tuple[int, int],
-    head: dict[str, Any],
-    tree: Any,
-    arrays: list[tuple[str, NDArray[Any]]],
-) -> int:
-    """All three files, unsynced. Returns their size in bytes."""
-    with (folder / "arrays.bin").open("wb") as file:
-        places, arrays_sum = _write_arrays(file, arrays)
-    state = json.dumps(tree, separators=(",", ":")).encode()  # NaN and Infinity are spelled so; floats by repr
-    (folder / "state.json").write_bytes(state)
-    files = {"arrays.bin": arrays_sum, "state.json": {"sha256": hashlib.sha256(state).hexdigest(), "size": len(state)}}
-    slide, token = place
-    manifest = {"format": FORMAT, "slide": slide, "token": token, "head": head, "files": files, "arrays": places}
-    manifest["sha256"] = hashlib.sha256(canonical_json(manifest)).hexdigest()
-    content = canonical_json(manifest)
-    (folder / "manifest.json").write_bytes(content)
-    return int(arrays_sum["size"]) + len(state) + len(content)
-
-
-def _write_arrays(
-    file: BinaryIO, arrays: list[tuple[str, NDArray[Any]]]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    digest, offset, places = hashlib.sha256(), 0, []
-    for name, array in arrays:
-        places.append({"name": name, "dtype": _from_dtype(array.dtype), "shape": list(array.shape), "offset": offset})
-        raw = array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
-        padding = bytes(-len(raw) % _ALIGNMENT_BYTES)
-        for part in (raw, padding):
-            file.write(part)
-            digest.update(part)
-        offset += len(raw) + len(padding)
-    return places, {"sha256": digest.hexdigest(), "size": offset}
-
-
-def _read(path: Path) -> Snapshot:
-    """A verified snapshot; `_NotWholeError` says which file is damaged."""
-    manifest = _read_manifest(path / "manifest.json")
+def _read(path: Path) -> tuple[Snapshot, Standing]:
+    """A verified snapshot; `NotWholeError` says which file is damaged."""
+    manifest = read_manifest(path)
     if _place(path) != (manifest.get("token"), manifest.get("slide")):
-        raise _NotWholeError("manifest.json is of another snapshot")
+        raise NotWholeError("manifest.json is of another snapshot")
     try:
-        for name in _FILES:
-            _verify(path / name, manifest["files"][name])
+        for name, expected in manifest["files"].items():
+            verify(path / name, expected)
+        arrays = [Stored.from_json(value) for value in manifest["arrays"]]
+        if any(piece.file not in manifest["files"] for array in arrays for piece in array.pieces):
+            raise NotWholeError("an array lies in a file without a checksum")
         with storage_errors(path, "read"):
-            tree = json.loads((path / "state.json").read_bytes())
-            arrays = [_read_array(path / "arrays.bin", place) for place in manifest["arrays"]]
-        return Snapshot(manifest["slide"], manifest["head"], _join(tree, arrays), path)
-    except _FOREIGN as error:
-        raise _NotWholeError(f"it was not written by this program: {type(error).__name__}: {error}") from error
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise _NotWholeError(f"{path.name} is missing")
-    with storage_errors(path, "read"):
-        content = path.read_bytes()
-    try:
-        manifest = json.loads(content)
-        claimed = manifest.pop("sha256")
-        whole = hashlib.sha256(canonical_json(manifest)).hexdigest() == claimed
-        if not whole or canonical_json({**manifest, "sha256": claimed}) != content:
-            raise _NotWholeError(f"{path.name} does not match its checksum")
-        written_as = manifest["format"]
-    except _FOREIGN as error:
-        raise _NotWholeError(f"{path.name} is not readable: {error}") from error
-    if written_as != FORMAT:
-        raise StateError(
-            f"{path.parent} has snapshot format {written_as}, this release reads {FORMAT}: run the release "
-            "that wrote it, or start a new state folder"
-        )
-    return dict(manifest)
-
-
-def _verify(path: Path, expected: dict[str, Any]) -> None:
-    if not path.is_file():
-        raise _NotWholeError(f"{path.name} is missing")
-    size = path.stat().st_size
-    if size != expected["size"]:
-        raise _NotWholeError(f"{path.name} has {size} bytes instead of {expected['size']}")
-    if sha256_file(path) != expected["sha256"]:
-        raise _NotWholeError(f"{path.name} does not match its checksum")
-
-
-def _read_array(path: Path, place: dict[str, Any]) -> NDArray[Any]:
-    dtype, shape = _to_dtype(place["dtype"]), tuple(place["shape"])
-    if place["offset"] + dtype.itemsize * math.prod(shape) > path.stat().st_size:  # before memory is asked for it
-        raise _NotWholeError(f"{path.name} ends within {place['name']}")
-    array: NDArray[Any] = np.empty(shape, dtype)
-    if array.nbytes:
-        raw = np.fromfile(path, np.uint8, count=array.nbytes, offset=place["offset"])
-        array = raw.view(dtype).reshape(shape)
-    return array
+            tree = json.loads((path / STATE).read_bytes())
+            state = join(tree, [read_array(path, array) for array in arrays])
+        standing = Standing(path, manifest["files"], {array.name: array for array in arrays}, 0)
+        return Snapshot(manifest["slide"], manifest["head"], state, path), standing
+    except FOREIGN as error:
+        raise NotWholeError(f"it was not written by this program: {type(error).__name__}: {error}") from error

@@ -1,7 +1,8 @@
 """Counts of everything that happened, since the state began: part of the state, shown by report and metrics.
 
-Each consumed record has exactly one fate: consumed = ignored + late + dead + duplicate + skipped + accepted + open,
-where open events wait for their slide and skipped are offsets that the log had lost (`--on-gap skip`).
+Each consumed record has exactly one fate: consumed = ignored + late + dead + duplicate + skipped + quarantined +
+accepted + open, where open events wait for their slide, skipped are offsets that the log had lost (`--on-gap skip`),
+and quarantined are the events of slides found broken at their close.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Tally:
     dead: int = 0
     duplicate: int = 0
     skipped: int = 0
+    quarantined: int = 0
     accepted: int = 0
     examples: int = 0
     matured: int = 0
@@ -82,6 +84,12 @@ class Tally:
             name = f"{schema.topics[place >> 32]}:{place & 0xFFFFFFFF}"
             low, high = self.offsets.get(name, [int(offsets.min()), -1])
             self.offsets[name] = [min(low, int(offsets.min())), max(high, int(offsets.max()))]
+
+    def inspected(self, events: int, *, whole: bool) -> None:
+        """The slide that just closed with so many events is whole, or broken and in quarantine."""
+        if not whole:
+            self.accepted -= events
+            self.quarantined += events
 
     def joined(self, arrived: int, matured: int, positives: int, purchases: int, unmatched: int) -> None:
         """A slide's clicks became examples, and earlier ones matured."""

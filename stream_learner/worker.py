@@ -23,7 +23,7 @@ from stream_learner import config_change
 from stream_learner.config_change import ConfigSwitched
 from stream_learner.decisions import Decisions, Means
 from stream_learner.durable import make_folder, recover_folder
-from stream_learner.errors import ConfigError, StateError
+from stream_learner.errors import ConfigError, RetryableError, StateError
 from stream_learner.events import EventBatch, ExampleBatch
 from stream_learner.gaps import OnGap
 from stream_learner.ingest.dead_letters import DeadLetterSink
@@ -47,10 +47,11 @@ from stream_learner.publishing.publisher import Occasion, Publisher, Version
 from stream_learner.publishing.verdict_log import VerdictLog
 from stream_learner.retry import retrying
 from stream_learner.settings import Config
-from stream_learner.snapshots import Snapshots
+from stream_learner.snapshots import Chain, Snapshots
 from stream_learner.tally import Tally
 from stream_learner.windows.aggregates import Aggregates
 from stream_learner.windows.attribution import Attribution, select_examples
+from stream_learner.windows.quarantine import Quarantine
 from stream_learner.windows.slides import Slide
 from stream_learner.writer import Writer
 
@@ -104,25 +105,33 @@ class Worker:
         self.journal = FileJournal(state / "journal.jsonl", lease.prove)
         self.verdicts = VerdictLog(state / "verdicts.jsonl", lease.prove)
         self.scores = ScoreLog(state / "scores.jsonl", wanted=config.judging.score_log, fence=lease.prove)
-        self.snapshots = Snapshots(state / "snapshots", config.snapshot.keep, token=lease.token, fence=lease.prove)
+        chain = Chain(config.snapshot.max_increments, config.snapshot.max_increment_share)
+        keep = config.snapshot.keep
+        self.snapshots = Snapshots(state / "snapshots", keep, chain=chain, token=lease.token, fence=lease.prove)
         self.commands = Commands(state / "commands", lease.prove)
         reading = around.source, self.journal, around.letters, self.tally
         self.intake = Intake(config, self.schema, *reading, until_end=until_end, on_gap=on_gap)
-        self.identities = Deduplicator(config.dedupe.window) if config.dedupe.window else None
+        self.identities = Deduplicator(dedupe.window, dedupe.max_ids) if (dedupe := config.dedupe).window else None
         self.aggregates = Aggregates(config, self.schema)
         self.attribution = Attribution(config, self.schema)
+        self.quarantine = Quarantine(config, self.schema, self._record, lease.prove)
         features = feature_schema(config, self.schema, self.aggregates.columns)
         self.learner = Learner(config, features)
         self.replay = Replay(config.replay.capacity, config.seed)
         self.judge = Judge(config, self.schema, features)
         self.publisher = Publisher(config, features, self.aggregates.columns, self.learner, lease)
         self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)
-        means = Means(self._record, self._judged, around.metrics.decided, self._occasion, self.writer.drain)
+        means = Means(
+            self._record, self._judged, self._published, around.metrics.decided, self._occasion, self.writer.drain
+        )
         self.decisions = Decisions(
             config, self.learner, self.replay, self.judge, self.publisher, self.aggregates, means
         )
         self._snapshot_at: int | None = None  # slide end of the last snapshot, us
         self._captured_at = time.monotonic()
+        # Parts that can tell what changed of them; the others are captured whole.
+        self._incremental: dict[str, Learner | Replay] = {"learner": self.learner, "replay": self.replay}
+        self._known_whole = False  # by `snapshots`: changes can be told against what was captured or restored last
         self._head = configs.model_head(config)
         self._config_left = False  # `wanted` is to be adopted when something new may be decided
         self._last_end: int | None = None  # end of the last slide, us
@@ -141,9 +150,10 @@ class Worker:
         self.around.health.starting("restoring")
         self.restore()
         self._config_left = configs.model_hash(self.wanted) != self._head["config_hash"]
-        self.intake.start(self.publisher.settled())
+        self.intake.start(self._retrying(self.publisher.settled, "versions"))
         self.around.metrics.started(self)
         self.around.health.running()
+        log.info("reading %d partitions", len(self.intake.positions))
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Slide after slide until `stopping` says so or a bounded log ends; then a last snapshot."""
@@ -175,14 +185,18 @@ class Worker:
         events = self._without_repeats(slide)
         with self._stage("aggregates"):
             rows = select_examples(events, self.schema, self.config)
-            numbers = self.aggregates.step(events, rows, slide.start, slide.end)
+            whole = self.quarantine.inspect(slide, events, rows, self.attribution.matched(events, rows))
+            self.tally.inspected(len(events), whole=whole)
+            numbers = self.aggregates.step(events, rows, slide.start, slide.end, whole=whole)
         with self._stage("score"):
             examples = self._arrived(events, rows, numbers, slide)
-            self.judge.arrived(examples, slide)
-            self.judge.canary.arrived(examples.logit_champion, self.learner.score_previous(examples))
+            if whole:
+                self.judge.arrived(examples, slide)
+                self.judge.canary.arrived(examples.logit_champion, self.learner.score_previous(examples))
         with self._stage("attribution"):
-            matured = self.attribution.step(events, rows, examples, slide.end)
-            self.tally.joined(len(rows), len(matured.examples), matured.positives, matured.purchases, matured.unmatched)
+            came = self.attribution.step(events, rows, examples, slide.end)
+            self.tally.joined(len(rows), len(came.examples), came.positives, came.purchases, came.unmatched)
+            matured, requeued = self.quarantine.sort_out(came, slide)
         with self._stage("judge"):
             candidate = self.learner.score(matured.examples) if self.learner.has_learned else None
             champion = self.learner.score_champion(matured.examples)
@@ -193,7 +207,7 @@ class Worker:
                 lambda: self.scores.line(slide.number, slide.end, candidate, champion, labels), "scores.jsonl"
             )
         with self._stage("learn"):
-            learned = self.learner.learn(matured.examples, self.replay, slide.number)
+            learned = self.learner.learn(ExampleBatch.concat([*requeued, matured.examples]), self.replay, slide.number)
         self._last_end = slide.end
         with self._stage("commit"):
             self._commit(slide)
@@ -220,6 +234,9 @@ class Worker:
             events = events.take(self.identities.fresh(events))
         self.tally.closed(events, len(slide.events) - len(events), self.schema)
         return events
+
+    def _record(self, line: dict[str, Any]) -> None:
+        self._retrying(lambda: self.verdicts.append(line), "verdicts.jsonl")
 
     def _arrived(self, events: EventBatch, rows: Any, numbers: Any, slide: Slide) -> ExampleBatch:
         """The slide's examples, scored by candidate, champion and baselines as of now: before anything is learned."""
@@ -271,12 +288,14 @@ class Worker:
         self.tally.judged(verdict.passed)
         self.around.metrics.verdict(passed=verdict.passed, psi=self.judge.psi)
 
-    def _record(self, line: dict[str, Any]) -> None:
-        self._retrying(lambda: self.verdicts.append(line), "verdicts.jsonl")
+    def _published(self, slide_end: int, rollback: bool) -> None:
+        """Evidence, drift reference and the list of slides in quarantine start afresh with every version."""
+        self.judge.published(slide_end, self.learner.score_champion, rollback=rollback)
+        self.quarantine.published()
 
     def _occasion(self, verdict: dict[str, Any]) -> Occasion:
         number, end = self.intake.slides.number - 1, self._last_end or 0
-        return Occasion(number, end, self.tally, self.judge.evidence(), verdict)
+        return Occasion(number, end, self.tally, self.judge.evidence(), verdict, self.quarantine.since_version())
 
     def _snapshot_due(self, slide_end: int) -> bool:
         if self._snapshot_at is None:
@@ -312,6 +331,8 @@ class Worker:
             self._serve(version.manifest.version)  # 7
         self.around.source.commit(capture.positions)  # 8
         self._prune(capture.state["publisher"]["pins"])  # 9
+        for problem in self.quarantine.prune(capture.state["quarantine"]):
+            log.warning("quarantine: %s", problem)
 
     def _serve(self, version: int) -> None:
         """Step 7: the pointer, then the announcement, at least once."""
@@ -339,33 +360,41 @@ class Worker:
 
     def take_commands(self) -> None:
         """Journals what waits in the inbox and carries it out, between two slides."""
-        for command in self.commands.pending():
+        for command in self._retrying(self.commands.pending, "commands"):
             if self.intake.journaled(command.id):
-                self.commands.done(command.id)  # a crash came between the journal and this
+                self._done(command)  # a crash came between the journal and this
                 continue
             refusal = self._refusal(command)
             if refusal is not None:
                 log.error("%s refused: %s", command, refusal)
-                self.commands.done(command.id)
+                self._done(command)
                 continue
             entry = self.intake.decide(command.name, command.arguments, command.id)
             if entry is None:
                 return  # older entries are being obeyed; this one waits its turn
-            self.commands.done(command.id)
+            self._done(command)
             self._carry_out(entry)
+
+    def _done(self, command: OperatorCommand) -> None:
+        self._retrying(lambda: self.commands.done(command.id), "commands")
 
     def _refusal(self, command: OperatorCommand) -> str | None:
         """Why a command cannot be carried out: asked before it is journaled, for the journal is obeyed."""
         self.writer.drain()
-        if "version" not in command.arguments:
-            return None
         try:
-            self.publisher.require(int(command.arguments["version"] or 0))
+            if command.name == "requeue":
+                self.quarantine.require(int(command.arguments["slide"] or 0))
+            elif "version" in command.arguments:
+                version = int(command.arguments["version"] or 0)
+                self._retrying(lambda: self.publisher.require(version), "versions")
         except (ConfigError, StateError) as error:
             return str(error)
         return None
 
     def _carry_out(self, entry: Command) -> None:
+        if entry.name == "requeue":
+            self.quarantine.requeue(int(entry.arguments["slide"] or 0))
+            return
         version = self.decisions.carry_out(entry, self._last_end or 0)
         if version is not None:
             self._capture(version)
@@ -384,34 +413,40 @@ class Worker:
             "judge": self.judge,
             "publisher": self.publisher,
             "scores": self.scores,
+            "quarantine": self.quarantine,
         }
         return parts if self.identities is None else {**parts, "identities": self.identities}
 
     def capture(self) -> dict[str, Any]:
-        """Step 3: a copy of everything the next slide depends on."""
-        state = {name: part.capture() for name, part in self._parts().items()}
+        """Step 3: a copy of everything the next slide depends on; of large parts, only what changed since the last."""
+        state = {name: part.capture() for name, part in self._parts().items() if name not in self._incremental}
+        for name, part in self._incremental.items():
+            state[name] = part.changes() if self._known_whole else part.capture()
+        self._known_whole = True
         return {**state, "verdicts": self.verdicts.length, "last_end": self._last_end}
 
     def restore(self) -> None:
         """The newest whole snapshot, if there is one; then steps 7 to 9 again, which a crash may have cut off."""
-        for name in self.publisher.start():
+        for name in self._retrying(self.publisher.start, "versions"):
             log.info("removed %s, left by a worker that was killed", name)
-        snapshot = self.snapshots.latest()
+        snapshot = self._retrying(self.snapshots.latest, "snapshots")
         for rejected in self.snapshots.rejected:
             log.error("snapshot %s is not whole (%s), taking the one before", rejected.path, rejected.reason)
         if snapshot is None:
             self.wanted = config_change.begin(self.config, self.wanted, self.journal.entries)
-            self.verdicts.cut(0)
+            self._retrying(lambda: self.verdicts.cut(0), "verdicts.jsonl")
+            self.quarantine.begin()
             self.scores.begin()
             return
         pending = self.journal.from_position(snapshot.state["intake"]["applied"])
         change = config_change.resolve(snapshot.head, self.config, self.wanted, pending)
         for name, part in self._parts().items():
             part.restore(snapshot.state[name])
+        self._known_whole = change is None  # what was carried over into another config is not what was written
         if change is not None:
             self.intake.applied += 1
             log.warning("from slide %d on under other model keys: %s", change.slide, change.keys)
-        self.verdicts.cut(snapshot.state["verdicts"])
+        self._retrying(lambda: self.verdicts.cut(snapshot.state["verdicts"]), "verdicts.jsonl")
         self._last_end = self._snapshot_at = snapshot.state["last_end"]
         if self.publisher.champion is not None:
             self._serve(self.publisher.champion)
@@ -422,8 +457,12 @@ class Worker:
         """Stops threads and closes files, whatever happened before."""
         self.writer.close()
         self.around.source.close()
-        self.around.letters.close()
+        try:
+            self.around.letters.close()
+        except RetryableError as error:
+            log.warning("%s; no snapshot covers those records, so they come again", error)
         self.around.announcer.close()
         self.verdicts.close()
         self.scores.close()
+        self.quarantine.close()
         self.journal.close()

@@ -42,9 +42,9 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.
 
 _PROPERTIES = """process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},SASL://127.0.0.1:{sasl}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},SASL://127.0.0.1:{sasl},PROXIED://127.0.0.1:{behind}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl},PROXIED://127.0.0.1:{proxied}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT,PROXIED:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:{controller}
@@ -64,14 +64,19 @@ log.dirs={logs}
 
 
 class ApacheKafka:
-    """One broker and controller in one JVM (KRaft). `stop` and `start` keep port and data."""
+    """One broker and controller in one JVM (KRaft). `stop` and `start` keep port and data.
+
+    Where a test puts a proxy on `proxied_bootstrap`, whose far side is `behind_proxy`, clients that bootstrap there are
+    told no other address.
+    """
 
     name = f"Apache Kafka {KAFKA_VERSION}"
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="kafka-"))
-        port, controller, sasl = _free_ports(3)
+        port, controller, sasl, proxied, behind = _free_ports(5)
         self.bootstrap, self.sasl_bootstrap = f"127.0.0.1:{port}", f"127.0.0.1:{sasl}"
+        self.proxied_bootstrap, self.behind_proxy = f"127.0.0.1:{proxied}", f"127.0.0.1:{behind}"
         self._java = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{_jars()}/*"]
         self._settings = self._folder / "server.properties"
         self._settings.write_text(
@@ -79,6 +84,8 @@ class ApacheKafka:
                 port=port,
                 controller=controller,
                 sasl=sasl,
+                proxied=proxied,
+                behind=behind,
                 logs=self._folder / "log",
                 user=SASL_USER,
                 password=SASL_PASSWORD,
@@ -96,6 +103,13 @@ class ApacheKafka:
 
     def stop(self) -> None:
         _end(self._process)
+        self._process = None
+
+    def kill(self) -> None:
+        """By SIGKILL: it leaves without a word, and recovers its log at the next start."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
         self._process = None
 
     def freeze(self) -> None:

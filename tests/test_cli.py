@@ -56,6 +56,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["learn"], "invalid choice: 'learn'"),
         (["run"], "the following arguments are required: -c/--config"),
         (["run", "-c", "x.yaml", "--until-then"], "unrecognized arguments: --until-then"),
+        (["run", "-c", "x.yaml", "--on-gap", "jump"], "argument --on-gap: invalid choice: 'jump'"),
         (["backtest", "-c", "x.yaml"], "the following arguments are required: --events"),
         (["archive", "-c", "x.yaml"], "the following arguments are required: --out"),
         (["archive", "-c", "x.yaml", "--out", "o", "--format", "csv"], "argument --format: invalid choice: 'csv'"),
@@ -158,6 +159,17 @@ def test_every_kind_of_failure_has_its_exit_code(
         monkeypatch.setattr(cli, "_config_check", fail)
         assert main(["config", "check", "x"]) == code
         assert capsys.readouterr().err == "stream-learner: what happened, and what to do\n"
+
+
+def test_a_far_side_that_fails_for_a_moment_has_one_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> int:
+        raise errors.RetryableError("the disk does not answer")
+
+    monkeypatch.setattr(cli, "_config_check", fail)
+    assert main(["config", "check", "x"]) == errors.UnavailableError.exit_code
+    assert capsys.readouterr().err == "stream-learner: the disk does not answer\n"
 
 
 def test_a_reader_that_goes_away_is_no_failure() -> None:

@@ -24,6 +24,7 @@ from lives import (
 )
 
 from stream_learner import intake as intakes
+from stream_learner.errors import RetryableError
 from stream_learner.ingest.memory import MemorySource
 from stream_learner.ingest.source import Partition
 from stream_learner.journal import (
@@ -269,6 +270,26 @@ def test_slides_that_a_version_was_made_of_are_not_decided_anew() -> None:
     hasty = Worker(config_of(), MemorySource(logs), MemoryJournal(journal), True, turn=patiently())
     hasty.all()
     assert hasty.slides[:seen] != first.slides
+
+
+class Stumbling(MemoryJournal):
+    """A journal on a disk that refuses every entry once."""
+
+    refused = False
+
+    def _persist(self, line: bytes) -> None:
+        self.refused = not self.refused
+        if self.refused:
+            raise RetryableError("cannot append")
+
+
+def test_a_journal_that_cannot_be_written_now_is_waited_for() -> None:
+    logs = random_logs(3)
+    worker = Worker(config_of(), MemorySource(logs), Stumbling(), True, turn=patiently())
+    worker.all()
+    usual = bounded(logs)
+    assert worker.slides == usual.slides
+    assert [type(entry) for entry in worker.journal.entries] == [type(entry) for entry in usual.journal.entries]
 
 
 def test_all_idle_closes_nothing() -> None:

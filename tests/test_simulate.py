@@ -201,6 +201,22 @@ def test_an_outage_loses_its_span_and_nothing_else(plain: ShopEvents) -> None:
     assert np.array_equal(drifted.time, kept.time) and np.array_equal(drifted.item, kept.item)
 
 
+@pytest.mark.parametrize(("kind", "lost"), [("outage_clicks", CLICK), ("outage_purchases", PURCHASE)])
+def test_half_an_outage_loses_its_kind_alone(plain: ShopEvents, kind: str, lost: int) -> None:
+    drifted = _events(drift=(Drift.parse(f"{kind}@2:1.5"),))
+    hours = (plain.time - ShopSettings().start) / HOUR_US
+    kept = plain.take((hours < 2) | (hours >= 3.5) | (plain.kind != lost))
+    assert len(kept) < len(plain)
+    assert np.array_equal(drifted.time, kept.time) and np.array_equal(drifted.kind, kept.kind)
+
+
+def test_a_season_returns(plain: ShopEvents) -> None:
+    drifted = _events(drift=(Drift.parse("season@2:1.5"), Drift.parse("season@2.5:1.0")))
+    for start, end, is_back in ((0, 1.9, True), (2.2, 3.4, False), (4.2, 6, True)):
+        old, now = _clicks(plain, start, end), _clicks(drifted, start, end)
+        assert (len(old) == len(now) and np.allclose(old.probability, now.probability)) == is_back
+
+
 def test_new_items_appear_over_time() -> None:
     late = _clicks(_events(new_items_per_hour=20.0))
     assert 30 < len(np.unique(late.item[late.item >= 300])) <= 200

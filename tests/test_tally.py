@@ -98,3 +98,11 @@ def test_capture_is_plain_and_a_copy_and_restores_all() -> None:
         one.closed(events((99, 0, 3, 99), (99, 0, 8, 1)), 0, SCHEMA)
     assert restored == tally
     assert state == kept  # neither of the two reaches back into it
+
+
+def test_the_events_of_a_broken_slide_are_quarantined_and_not_accepted() -> None:
+    tally = Tally(accepted=10)
+    tally.inspected(4, whole=True)
+    assert (tally.accepted, tally.quarantined) == (10, 0)
+    tally.inspected(4, whole=False)
+    assert (tally.accepted, tally.quarantined) == (6, 4)

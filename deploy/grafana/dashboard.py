@@ -62,6 +62,19 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
     ],
+    "Data outages": [
+        Panel(
+            "Join health: what a slide brought of its season", {"{{measure}}": "M(join_health_ratio)"}, "percentunit"
+        ),
+        Panel(
+            "Outage, and slides in quarantine per hour",
+            {"outage": "max(M(outage))", "slides": "sum(increase(M(broken_slides_total)[1h]))"},
+        ),
+        Panel(
+            "Quarantined examples per hour",
+            {"{{fate}}": "sum by (fate) (increase(M(quarantined_examples_total)[1h]))"},
+        ),
+    ],
     "Throughput": [
         Panel("Records per second", {"{{topic}}": "sum by (topic) (rate(M(records_total)[5m]))"}),
         Panel("Lag, records", {"{{topic}}-{{partition}}": "M(lag_records)"}),

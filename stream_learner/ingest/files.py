@@ -38,7 +38,7 @@ class _Reader:
     taken: int = 0
     exhausted: bool = False  # nothing more will ever come
     quiet_since: float | None = None  # monotonic s of the first look that found nothing
-    _waiting: Rows | None = None
+    waiting: Rows | None = None  # read, not handed over: a block at the most
     _reached: int = 0  # next_offset of the last block, records or not
     _left_bytes: int = 0
     _rows: Iterator[Rows | None] = field(init=False)
@@ -50,15 +50,15 @@ class _Reader:
 
     def look(self) -> bool:
         """Whether a record is waiting, or the position moves; reads on until it knows."""
-        while self._waiting is None and not self.exhausted:
+        while self.waiting is None and not self.exhausted:
             rows = next(self._rows, None)
             if rows is None:
                 break
             self._check_order(rows)
             self._reached = rows.next_offset
             if len(rows.offsets):
-                self._waiting = rows
-        if self._waiting is not None:
+                self.waiting = rows
+        if self.waiting is not None:
             self.quiet_since = None
             return True
         self.quiet_since = self.quiet_since or time.monotonic()
@@ -66,11 +66,11 @@ class _Reader:
 
     def take(self) -> RecordBatch:
         """What `look` found, up to a batch."""
-        rows = self._waiting
+        rows = self.waiting
         assert rows is not None
         n = self.batch_rows
         rest = Rows(rows.offsets[n:], rows.timestamps[n:], rows.values[n:], rows.next_offset)
-        self._waiting = rest if len(rest.offsets) else None
+        self.waiting = rest if len(rest.offsets) else None
         self.position = int(rows.offsets[n - 1]) + 1 if len(rest.offsets) else rows.next_offset
         self.taken += min(n, len(rows.offsets))
         return RecordBatch(self.log.partition, rows.offsets[:n], rows.timestamps[:n], rows.values[:n], self.position)
@@ -78,7 +78,7 @@ class _Reader:
     def check_reachable(self) -> None:
         """Raises `DataError` if the log ends before `position`: what is to be skipped is skipped here."""
         self.look()
-        if self._waiting is None and self.log.end is None:
+        if self.waiting is None and self.log.end is None:
             check_position(self.log.partition, self.position, self.log.begin, max(self._reached, self.log.begin))
 
     def end(self) -> int:
@@ -87,7 +87,7 @@ class _Reader:
         return self._reached if self.log.end is None else self.log.end
 
     def lag(self) -> int:
-        waiting = 0 if self._waiting is None else len(self._waiting.offsets)
+        waiting = 0 if self.waiting is None else len(self.waiting.offsets)
         if self.exhausted:
             return waiting
         if self.log.end is not None:
@@ -119,7 +119,7 @@ class _Reader:
         self.exhausted = True
         if self.log.end is not None and self._reached < self.log.end and self.position < self.log.end:
             # Markers and compacted records at the end of the original log: the position passes them too.
-            self._waiting = Rows(np.empty(0, np.int64), np.empty(0, np.int64), [], self.log.end)
+            self.waiting = Rows(np.empty(0, np.int64), np.empty(0, np.int64), [], self.log.end)
 
     def _rows_of(self, path: Path, base: int, extent: Extent) -> Iterator[Rows | None]:
         if self.log.archived:
@@ -205,6 +205,11 @@ class FilesSource:
 
     def lag(self) -> dict[Partition, int]:
         return {partition: reader.lag() for partition, reader in self._readers.items()}
+
+    def waiting(self) -> tuple[int, int]:
+        blocks = [block for block in (reader.waiting for reader in self._readers.values()) if block is not None]
+        values = [value for block in blocks for value in block.values if value is not None]
+        return sum(len(block.offsets) for block in blocks), sum(map(len, values))
 
     def new_partitions(self) -> dict[Partition, int]:
         if self._follow and not self._until_end and time.monotonic() >= self._look_at:

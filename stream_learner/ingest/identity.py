@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from stream_learner.errors import DataError
 from stream_learner.events import MISSING_ID, EventBatch
 from stream_learner.settings import Duration
 
@@ -60,8 +61,9 @@ class Deduplicator:
     per id and window. Expects event times to rise from call to call, as slides do.
     """
 
-    def __init__(self, window: Duration) -> None:
+    def __init__(self, window: Duration, max_ids: int) -> None:
         self._window = int(window)
+        self._max_ids = max_ids
         self._ids = np.empty(0, np.uint64)  # sorted
         self._kept = np.empty(0, np.int64)  # time of the kept occurrence, us
 
@@ -78,6 +80,11 @@ class Deduplicator:
             keep[by_id] = self._judge(events.event_id[by_id], events.time[by_id])
         if len(events):
             self._forget_before(int(events.time[-1]) - self._window)
+        if len(self) > self._max_ids:
+            raise DataError(
+                f"{len(self):,} event ids are remembered, more than dedupe.max_ids {self._max_ids:,}: raise it, or "
+                "shorten dedupe.window, which is part of the model. The state is as of the last snapshot"
+            )
         return keep
 
     def _judge(self, ids: NDArray[np.uint64], times: NDArray[np.int64]) -> NDArray[np.bool_]:

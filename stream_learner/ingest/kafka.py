@@ -26,6 +26,7 @@ from stream_learner.ingest.source import Partition, RecordBatch
 from stream_learner.settings import Source as SourceSettings
 
 _CLOSE_S = 3.0
+_SETTLE_S = 10.0  # a broker that has just started may not know its topics yet
 
 Bounds = dict[Partition, tuple[int, int]]
 """Beginning and end offset (of the last stable record, as read_committed sees it) per partition."""
@@ -41,8 +42,8 @@ class KafkaSource:
         self._connector = Connector(config.kafka)
         self._patience = Patience(config.kafka.retry_timeout.seconds)
         self.group = Group(self._connector, config.kafka.group_id, config.kafka.refresh_partitions.seconds)
-        self._capacity = config.queue_records
-        self._lanes = Lanes(self._capacity)
+        self._capacity = config.queue_records, config.queue_bytes
+        self._lanes = Lanes(*self._capacity)
         self._closing = threading.Event()
         self._consumer: Any = None
         self._poller: Poller | None = None
@@ -50,6 +51,7 @@ class KafkaSource:
         self._waiting: Bounds = {}  # partitions that exist and are not read (yet)
         self._reading: set[Partition] = set()
         self._look_at = 0.0
+        self._unknown_since: float | None = None  # when the broker first said that it does not know a topic
 
     def start(
         self, positions: Mapping[Partition, int] | None, *, until_end: bool, topic_ids: Mapping[str, str] | None = None
@@ -58,7 +60,7 @@ class KafkaSource:
         self._patience.good()
         self._until_end = until_end
         self._consumer = self._ask(self._connect, f"connecting to {self._config.bootstrap_servers}")
-        present = self._ask(self._partitions, "asking for the topics")
+        present = self._ask(lambda: self._partitions(positions or ()), "asking for the topics")
         bounds: Bounds = self._ask(lambda: self._bounds(present), "asking for beginnings and ends")
         if positions is None:
             positions = self._ask(lambda: self._starts(bounds), "looking up where to start")
@@ -84,6 +86,9 @@ class KafkaSource:
 
     def lag(self) -> dict[Partition, int]:
         return self._lanes.lag()
+
+    def waiting(self) -> tuple[int, int]:
+        return self._lanes.waiting()
 
     def new_partitions(self) -> dict[Partition, int]:
         if not self._until_end and time.monotonic() >= self._look_at:
@@ -121,7 +126,7 @@ class KafkaSource:
         """Ends an earlier reading, with what waits of it."""
         self._disconnect()
         self._poller = self._consumer = None
-        self._lanes = Lanes(self._capacity)
+        self._lanes = Lanes(*self._capacity)
         self._reading = set()
 
     def _ask(self, what: Any, doing: str) -> Any:
@@ -141,8 +146,10 @@ class KafkaSource:
             request_timeout_ms=10_000,
         )
 
-    def _partitions(self) -> list[Partition]:
-        """All partitions of the topics, sorted. Raises `ConfigError` for a topic that does not exist."""
+    def _partitions(self, needed: Collection[Partition]) -> list[Partition]:
+        """All partitions of the topics, sorted. Raises `ConfigError` for a topic that does not exist; while the broker
+        may still be learning what there is, a `RetryableError` for that, and for a needed partition that is not there.
+        """
         cluster = cluster_of(self._consumer)
         cluster.set_topics(self._topics)
         fresh = threading.Event()
@@ -150,12 +157,20 @@ class KafkaSource:
         if not fresh.wait(ANSWER_MS / 1000):
             raise RetryableError("Kafka: no answer to the question for the topics")
         missing = [topic for topic in self._topics if not cluster.partitions_for_topic(topic)]
+        known = self._known_partitions()
+        if (missing or not known.issuperset(needed)) and self._may_settle():
+            raise RetryableError(f"Kafka: {', '.join(missing or self._topics)} not known to the broker in full yet")
         if missing:
             raise ConfigError(
                 f"topics: {', '.join(missing)} not found on {self._config.bootstrap_servers} (or not allowed to this "
                 "client): create the topic, or correct the name; the worker never creates topics"
             )
-        return sorted(self._known_partitions())
+        return sorted(known)
+
+    def _may_settle(self) -> bool:
+        self._unknown_since = self._unknown_since or time.monotonic()
+        patience_s = min(_SETTLE_S, self._config.retry_timeout.seconds / 2)
+        return time.monotonic() - self._unknown_since < patience_s
 
     def _known_partitions(self) -> set[Partition]:
         cluster = cluster_of(self._consumer)

@@ -88,9 +88,9 @@ class Group:
         if len(members) > self.foreign_members:
             named = sorted(f"{member['client_id']} at {member['client_host']}" for member in members)[:_NAMED]
             log.warning(
-                "consumer group %s has %d member(s) that are not this worker (%s): while they are there, offsets are "
-                "not committed and lag tools show theirs. The model is not touched. Give one of them another group id "
-                "(source.kafka.group_id)",
+                "consumer group %s has %d member(s) that are not this worker (%s): while they are there, offsets "
+                "are not committed and lag tools show theirs. The model is not touched. Give one of them another group "
+                "id (source.kafka.group_id)",
                 self._group_id,
                 len(members),
                 ", ".join(named),

@@ -23,6 +23,7 @@ class _Lane:
     known_end: int
     queue: deque[RecordBatch] = field(default_factory=deque)
     waiting: int = 0  # records in the queue
+    waiting_bytes: int = 0  # of their values
     taken: int = 0  # records handed over so far
     quiet: tuple[float, float] | None = None  # first and last moment (monotonic s) it was seen read to its end
     paused: bool = False
@@ -33,10 +34,12 @@ class _Lane:
 
 
 class Lanes:
-    """The queues of all partitions read. A lane is full at `capacity` records and has room again below half."""
+    """The queues of all partitions read. A lane is full at `capacity` records, or at `capacity_bytes` of their values,
+    and has room again below half of both; what is fetched at once may go beyond."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, capacity_bytes: int) -> None:
         self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
         self._lanes: dict[Partition, _Lane] = {}
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
@@ -60,6 +63,7 @@ class Lanes:
             lane.position = batch.next_offset
             lane.known_end = max(lane.known_end, batch.next_offset)
             lane.waiting += len(batch)
+            lane.waiting_bytes += batch.size_bytes()
             if not len(batch) and lane.queue:
                 lane.queue[-1] = replace(lane.queue[-1], next_offset=batch.next_offset)
             else:
@@ -116,6 +120,7 @@ class Lanes:
             lane = self._lanes[partition]
             batch = lane.queue.popleft()
             lane.waiting -= len(batch)
+            lane.waiting_bytes -= batch.size_bytes()
             lane.taken += len(batch)
             lane.quiet = None
             self._changed.notify_all()
@@ -135,6 +140,12 @@ class Lanes:
         with self._changed:
             return {p: lane.waiting + max(0, _end(lane) - lane.position) for p, lane in self._lanes.items()}
 
+    def waiting(self) -> tuple[int, int]:
+        """Records in all queues, and bytes of their values."""
+        with self._changed:
+            lanes = self._lanes.values()
+            return sum(lane.waiting for lane in lanes), sum(lane.waiting_bytes for lane in lanes)
+
     def positions(self) -> dict[Partition, int]:
         """Where fetching goes on, per partition."""
         with self._changed:
@@ -149,10 +160,12 @@ class Lanes:
         return self._failure is not None or all(lane.complete for lane in lanes)
 
     def _is_full(self, lane: _Lane) -> bool:
-        return lane.waiting >= self._capacity or lane.complete
+        full = lane.waiting >= self._capacity or lane.waiting_bytes >= self._capacity_bytes
+        return full or lane.complete
 
     def _has_room(self, lane: _Lane) -> bool:
-        return lane.waiting * 2 < self._capacity and not lane.complete
+        half = lane.waiting * 2 < self._capacity and lane.waiting_bytes * 2 < self._capacity_bytes
+        return half and not lane.complete
 
     def _wants(self, lane: _Lane) -> bool:
         return self._has_room(lane) if lane.paused else not self._is_full(lane)

@@ -151,6 +151,9 @@ class MemorySource:
         reading = {partition: log for partition, log in self._logs.items() if log.position is not None}
         return {partition: log.readable().stop - log.readable().start for partition, log in reading.items()}
 
+    def waiting(self) -> tuple[int, int]:
+        return 0, 0  # nothing is fetched before it is asked for
+
     def new_partitions(self) -> dict[Partition, int]:
         return {
             partition: log.begin

@@ -38,6 +38,10 @@ class RecordBatch:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def size_bytes(self) -> int:
+        """Bytes of the payloads."""
+        return sum(len(value) for value in self.values if value is not None)
+
     def split(self, offset: int) -> tuple[RecordBatch, RecordBatch]:
         """What lies before an offset, and the rest."""
         at = int(np.searchsorted(self.offsets, offset))
@@ -86,6 +90,9 @@ class Source(Protocol):
 
     def lag(self) -> dict[Partition, int]:
         """Records between what was handed over and the last known end, per partition; for metrics."""
+
+    def waiting(self) -> tuple[int, int]:
+        """Records fetched and not handed over, and bytes of their payloads; for metrics."""
 
     def new_partitions(self) -> dict[Partition, int]:
         """Partitions that appeared since `start` and are not read yet, with their first offset. Cheap."""

@@ -22,7 +22,7 @@ _EVICTED_SHARE = 16  # one in so many rows goes at once, so that choosing whom i
 class Baselines:
     """Scores from counts; `smoothing` (in examples) pulls a rate towards the prior."""
 
-    def __init__(self, schema: EventSchema, smoothing: float, max_keys: int = 5_000_000) -> None:
+    def __init__(self, schema: EventSchema, smoothing: float, max_keys: int) -> None:
         self._rates = {
             "item_rate": _KeyRate(schema.id_column("item"), max_keys),
             "user_rate": _KeyRate(schema.id_column("user"), max_keys),
@@ -58,6 +58,10 @@ class Baselines:
         for rate in self._rates.values():
             rate.count(ids, positive)
 
+    def sizes(self) -> dict[str, int]:
+        """Keys held, by baseline."""
+        return {name: len(rate) for name, rate in self._rates.items()}
+
     def capture(self) -> dict[str, Any]:
         rates = {name: rate.capture() for name, rate in self._rates.items()}
         return {"examples": self._examples, "positives": self._positives, "last": list(self._last), "rates": rates}
@@ -79,6 +83,9 @@ class _KeyRate:
         self._index = KeyIndex()
         self._counts = np.zeros((3, 0), np.int64)  # per row: examples, positives, number of the last update
         self._updates = 0
+
+    def __len__(self) -> int:
+        return len(self._index)
 
     def of(self, ids: U64, smoothing: float, prior: float) -> NDArray[np.float64]:
         rows = self._index.find(ids[:, self._column])

@@ -17,7 +17,7 @@ from stream_learner.judging.two_sample import separation
 from stream_learner.judging.watched import WatchedColumns
 from stream_learner.settings import NOVELTY, Drift
 
-SAMPLE_ROWS = 4096  # examples of each side that the two-sample classifier sees at most
+SAMPLE_ROWS = 2048  # examples of each side that the two-sample classifier sees at most
 _BUCKETS = 16  # of an id, for the classifier
 _ARRIVALS, _TRAINING = 7301, 7302  # stage constants of the two samples' random draws
 
@@ -67,7 +67,7 @@ class InputDrift:
     def __init__(self, columns: InputColumns, settings: Drift, seed: int) -> None:
         self._columns = columns
         self._settings = settings
-        self._watched = WatchedColumns(columns.kinds, settings)
+        self._watched = WatchedColumns(columns.kinds, settings, settings.min_examples)
         self._arrivals = ExampleSample(SAMPLE_ROWS, (seed, _ARRIVALS))
         self._training = ExampleSample(SAMPLE_ROWS, (seed, _TRAINING))
         self._rebased_at: int | None = None
@@ -94,11 +94,11 @@ class InputDrift:
             self._reference = ExampleBatch.restored(self._reference.capture())  # a copy: the sample goes on
 
     def training_sample(self) -> ExampleBatch | None:
-        """Up to 4,096 examples of the champion's training window."""
+        """Up to 2,048 examples of the champion's training window."""
         return self._reference
 
     def recent_sample(self) -> tuple[ExampleBatch, NDArray[np.float64]] | None:
-        """Up to 4,096 examples of the last `drift.window`, and how many each stands for."""
+        """Up to 2,048 examples of the last `drift.window`, and how many each stands for."""
         examples = self._arrivals.examples()
         return None if examples is None else (examples, self._arrivals.weights())
 
@@ -120,7 +120,8 @@ class InputDrift:
 
     def _together(self) -> list[Test]:
         """The classifier's verdict on all columns at once, where the reference is the champion's training window."""
-        now, then, least = self._arrivals.examples(), self._reference, self._settings.min_examples
+        now, then = self._arrivals.examples(), self._reference
+        least = min(self._settings.min_examples, SAMPLE_ROWS // 4)
         if now is None or then is None or min(len(now), len(then)) < least or self._settings.reference != "champion":
             return []
         columns, user = self._columns, self._columns.user

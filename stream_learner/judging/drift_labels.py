@@ -13,14 +13,16 @@ from stream_learner.judging.sketch import flag_codes, number_codes
 from stream_learner.judging.watched import WatchedColumns
 from stream_learner.settings import Drift
 
+_RARER = 10  # purchases are fewer than clicks: a tenth of `drift.min_examples` is enough
+
 
 class LabelDrift:
     """Watches what matures, by time of maturity."""
 
     def __init__(self, settings: Drift) -> None:
         self._settings = settings
-        self._rate = WatchedColumns(["flag"], settings)
-        self._delay = WatchedColumns(["number"], settings)
+        self._rate = WatchedColumns(["flag"], settings, settings.min_examples)
+        self._delay = WatchedColumns(["number"], settings, -(-settings.min_examples // _RARER))
 
     def matured(self, labels: NDArray[np.float32], delays: NDArray[np.float32], at: int) -> None:
         """Labels [n] of a slide ending at `at` (us), and the delays [n] of the purchases in seconds, NaN = none."""

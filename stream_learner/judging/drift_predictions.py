@@ -24,7 +24,7 @@ class PredictionDrift:
 
     def __init__(self, settings: Drift) -> None:
         self._settings = settings
-        self._recent = {model: SketchHistory(1, settings.window) for model in ("candidate", "champion")}
+        self._recent = {model: SketchHistory(settings.window) for model in ("candidate", "champion")}
         self._reference: list[Sketch] = []
 
     def observe(self, candidate: Logits, champion: Logits, at: int) -> None:
@@ -39,16 +39,16 @@ class PredictionDrift:
         another model and are forgotten."""
         parts = np.array_split(number_codes(scores[~np.isnan(scores)])[:, None], _PIECES)
         self._reference = [Sketch.of(part) for part in parts if len(part)]
-        self._recent = {model: SketchHistory(1, self._settings.window) for model in self._recent}
+        self._recent = {model: SketchHistory(self._settings.window) for model in self._recent}
 
     def tests(self) -> list[Test]:
         """PSI of both comparisons."""
-        settings, tests = self._settings, []
+        settings, least, tests = self._settings, self._settings.min_prediction_psi, []
         candidate, champion = (self._recent[model].between(-(2**63), 2**63) for model in ("candidate", "champion"))
         for subject, now, then in (("champion", champion, self._reference), ("candidate", candidate, champion)):
             if min(sum(part.rows for part in side) for side in (now, then)) >= settings.min_examples:
                 distance = Reference(then, _KINDS, settings.bins).distances(now)[0]
-                tests.append(Test("predictions", subject, "psi", distance.psi, settings.min_psi, distance.chance))
+                tests.append(Test("predictions", subject, "psi", distance.psi, least, distance.chance))
         return tests
 
     def capture(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ SIGNALS = ("offset", "slope")
 _CLOCK = 512  # values between two looks of ADWIN
 _LONGEST_ARM = 3.0  # |z - mean z| beyond which an example moves the slope no further
 _MEMORY = 0.98  # share of what was known of scale and unrest that a slide leaves
+_MOST_UNREST = 4.0
 _LEAST_DELTA, _MOST_DELTA = 1e-9, 0.05
 
 
@@ -113,7 +114,8 @@ class _Watcher:
         # Page-Hinkley as a likelihood ratio: c x - c^2 v / 2 over the spread, against log(1 / chance) (Lorden 1971)
         self._page.threshold = spread * math.log(1.0 / chance) / self._change
         found += ["page_hinkley"] * bool(self._page.update(values, self._change * variances / 2))
-        self._unrest.add((total - usual * expected) ** 2 / expected, 1.0)
+        # a change must not pass for unrest while it is being found, so a slide counts for four times the usual at most
+        self._unrest.add(min((total - usual * expected) ** 2 / expected, _MOST_UNREST * spread), 1.0)
         self._level.add(total, expected)
         return [(name, shift) for name in found]
 

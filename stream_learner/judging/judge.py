@@ -45,7 +45,7 @@ class Judge:
         self.board = Scoreboard(names, self.windows, config.judging.exact_max, len(config.judging.slices))
         self._user = schema.id_column("user")
         self.slices = Slices(config.judging, schema)
-        self.baselines = Baselines(schema, config.judging.baseline_smoothing)
+        self.baselines = Baselines(schema, config.judging.baseline_smoothing, config.judging.baseline_keys)
         columns = InputColumns(
             numbers={column.name: column.source for column in features.numbers if _watched(column, config)},
             ids={column.name: column.column for column in features.ids},

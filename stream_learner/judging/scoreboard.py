@@ -86,6 +86,10 @@ class Scoreboard:
             self._append(scores, labels > 0.5, origin)
         self._expire()
 
+    def __len__(self) -> int:
+        """Examples held."""
+        return len(self._positive)
+
     def lifetime(self, name: str) -> dict[str, float]:
         """Every metric of all judged examples, with `maturity` and with `auc_error_bound` (0 = exact)."""
         model, share = self.names.index(name), self.maturity.share()

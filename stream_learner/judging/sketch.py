@@ -57,17 +57,21 @@ class Sketch:
     def of(cls, codes: Codes) -> Sketch:
         """From codes [n, columns]."""
         columns = codes.shape[1]
-        flat = codes.astype(np.int64) + np.arange(columns) * CODES
-        return cls._from_dense(len(codes), np.bincount(flat.ravel(), minlength=columns * CODES))
+        flat = (codes.astype(np.uint32) + np.arange(columns, dtype=np.uint32) * np.uint32(CODES)).ravel()
+        if len(flat) < columns * CODES // 8:  # a few are sorted sooner than all codes are gone through
+            keys, counts = np.unique(flat, return_counts=True)
+            return cls(len(codes), keys, counts.astype(np.int64))
+        dense_counts = np.bincount(flat, minlength=columns * CODES)
+        keys = np.flatnonzero(dense_counts).astype(np.uint32)
+        return cls(len(codes), keys, dense_counts[keys])
 
     @classmethod
-    def merged(cls, parts: Sequence[Sketch], columns: int) -> Sketch:
-        return cls._from_dense(sum(part.rows for part in parts), dense(parts, columns).ravel())
-
-    @classmethod
-    def _from_dense(cls, rows: int, counts: NDArray[np.int64]) -> Sketch:
-        keys = np.flatnonzero(counts)
-        return cls(rows, keys.astype(np.uint32), counts[keys])
+    def merged(cls, parts: Sequence[Sketch]) -> Sketch:
+        """All rows of `parts` (at least one) in one."""
+        keys, at = np.unique(np.concatenate([part.keys for part in parts]), return_inverse=True)
+        counts = np.zeros(len(keys), np.int64)
+        np.add.at(counts, at, np.concatenate([part.counts for part in parts]))
+        return cls(sum(part.rows for part in parts), keys, counts)
 
     def capture(self) -> dict[str, Any]:
         return {"rows": self.rows, "keys": self.keys, "counts": self.counts}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from stream_learner.judging import metrics
 from stream_learner.judging.tails import normal_tail
+from stream_learner.keys import mix
 
 F64 = NDArray[np.float64]
 
@@ -34,7 +35,7 @@ def separation(now: F64, then: F64, users_now: NDArray[np.uint64], users_then: N
     """How well a classifier tells rows [n, d] from rows [m, d]. Columns must be finite and of about unit scale."""
     rows, users = np.concatenate([now, then]), np.concatenate([users_now, users_then])
     recent = np.arange(len(rows)) < len(now)
-    half = (users >> np.uint64(17)) % np.uint64(2) == 0
+    half = mix(users) % np.uint64(2) == 0
     waves = _waves(rows)
     scores = np.zeros(len(rows))
     for fold in (half, ~half):

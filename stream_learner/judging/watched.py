@@ -18,8 +18,7 @@ _PIECES = 48  # of a reference; enough to see how much its slides differ
 class SketchHistory:
     """The sketches of the last slides by slide end; those older than `fine` (us) are merged within an hour."""
 
-    def __init__(self, columns: int, fine: int) -> None:
-        self._columns = columns
+    def __init__(self, fine: int) -> None:
         self._fine = fine
         self._ends: list[int] = []
         self._parts: list[Sketch] = []
@@ -36,7 +35,7 @@ class SketchHistory:
     def _merge_next(self) -> None:
         at = self._merged
         if at and (self._ends[at] - 1) // _HOUR_US == (self._ends[at - 1] - 1) // _HOUR_US:
-            self._parts[at - 1 : at + 1] = [Sketch.merged(self._parts[at - 1 : at + 1], self._columns)]
+            self._parts[at - 1 : at + 1] = [Sketch.merged(self._parts[at - 1 : at + 1])]
             del self._ends[at - 1]
         else:
             self._merged += 1
@@ -64,11 +63,13 @@ class SketchHistory:
 class WatchedColumns:
     """Some columns of a stream: the last `drift.window` of it against the reference that `drift.reference` names."""
 
-    def __init__(self, kinds: Sequence[ColumnKind], settings: Drift) -> None:
+    def __init__(self, kinds: Sequence[ColumnKind], settings: Drift, least: int) -> None:
+        """`least`: rows on each side before anything is said."""
         self._kinds = tuple(kinds)
+        self._least = least
         self._settings = settings
-        self._recent = SketchHistory(len(kinds), settings.window)
-        self._training = SketchHistory(len(kinds), settings.window)
+        self._recent = SketchHistory(settings.window)
+        self._training = SketchHistory(settings.window)
         self._frozen: list[Sketch] = []
         self._reference: Reference | None = None  # of `_frozen`, made when first asked for
         self._rebased_at: int | None = None
@@ -101,16 +102,16 @@ class WatchedColumns:
         """Makes these the reference, in at most 48 pieces of neighbouring slides."""
         step = -(-len(parts) // _PIECES) if parts else 1
         groups = [parts[at : at + step] for at in range(0, len(parts), step)]
-        self._frozen = [Sketch.merged(group, len(self._kinds)) for group in groups]
+        self._frozen = [Sketch.merged(group) for group in groups]
         self._reference = None
 
     def distances(self, at: int) -> list[Distance] | None:
-        """One per column; None while either side holds fewer than `drift.min_examples` rows."""
+        """One per column; None while either side holds fewer than `least` rows."""
         now = self._recent.between(at - self._settings.window, at)
-        if sum(part.rows for part in now) < self._settings.min_examples:
+        if sum(part.rows for part in now) < self._least:
             return None
         reference = self._reference_at(at)
-        if reference is None or reference.rows < self._settings.min_examples:
+        if reference is None or reference.rows < self._least:
             return None
         return reference.distances(now)
 

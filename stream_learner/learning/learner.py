@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
+from stream_learner.changes import Changed, RowSet, differing
 from stream_learner.errors import LearningError
 from stream_learner.events import ExampleBatch
 from stream_learner.learning.encoder import CLIP
 from stream_learner.learning.features import FeatureSchema
-from stream_learner.learning.model import ConversionModel, arrays_of, assign_all
+from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, rows_of
 from stream_learner.learning.normaliser import Normaliser
 from stream_learner.learning.replay import Replay
 from stream_learner.learning.tables import ids_held
@@ -25,6 +27,7 @@ from stream_learner.settings import Config
 CATCH_UP_STAGE = 32
 _CATCH_UP_STEP = 1 << 32  # number of the first step of a restart in its slide: beyond those of learning
 BLANK_STAGE = 31  # stage constant of the seeds, so that no two stages share a random stream
+_CHECKED_ROWS = 65_536  # rows looked at at once: a few MB
 _HINTS = 5  # columns named in the message of a failed step
 
 
@@ -51,6 +54,7 @@ class Learner:
         self._config = config
         self._normaliser = Normaliser(features)
         self._trainer = Trainer(self.candidate, config.learning)
+        self._table_names = {f"table/{name}" for name in self.candidate.tables}
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
         self._blanked = [
             indices
@@ -107,11 +111,20 @@ class Learner:
         return Learned(rows, replayed, steps, total / (rows + replayed) if steps else float("nan"))
 
     def promote(self) -> None:
-        """Makes the candidate, as it is now, the champion; the champion before is kept where a canary is wanted."""
+        """Makes the candidate, as it is now, the champion; the champion before is kept where a canary is wanted. Of the
+        tables, only rows in which they differ are copied."""
         if self.previous is not None and self.has_champion:
             self.previous.assign(self.champion.values())
             self.has_previous = True
-        self.champion.assign(self.candidate.values())
+        for name, moved in self._trainer.moved.items():
+            table = self.champion.tables[name]
+            if not self.has_champion:
+                moved.all_of_champion(table.shape[0])
+            rows = moved.promoted()
+            table.scatter_update(tf.IndexedSlices(rows_of(self.candidate.tables[name], rows), rows))
+        for name, variable in self.champion.variables.items():
+            if name not in self._table_names:
+                variable.assign(self.candidate.variables[name].numpy())
         self.has_champion = True
 
     def let_previous_go(self) -> None:
@@ -123,6 +136,8 @@ class Learner:
         drawn from `replay`. Returns the rows replayed."""
         self.candidate.assign(self.champion.values())
         self._trainer.forget()
+        for name, moved in self._trainer.moved.items():
+            moved.restarted(self.candidate.tables[name].shape[0])
         self.candidate.encoder.mean.assign(self._normaliser.mean())
         self.candidate.encoder.deviation.assign(self._normaliser.deviation())
         blanks = np.random.default_rng([self._config.seed, CATCH_UP_STAGE, slide])
@@ -135,7 +150,15 @@ class Learner:
 
     def load_champion(self, variables: dict[str, NDArray[Any]]) -> None:
         """Makes a published version the champion. Raises StateError when it is of another config."""
+        before = {name: table.numpy() for name, table in self.champion.tables.items()}
         self.champion.assign(variables)
+        for name, moved in self._trainer.moved.items():
+            table = variables[f"table/{name}"]
+            if self.has_champion:
+                moved.champion.add(differing(before[name], table))
+            else:
+                moved.all_of_champion(len(table))
+            moved.unpromoted = RowSet.of(differing(self.candidate.tables[name].numpy(), table))
         self.has_champion, self.has_previous = True, False
 
     def version_variables(self, of: Literal["candidate", "champion"] = "champion") -> dict[str, NDArray[Any]]:
@@ -151,17 +174,32 @@ class Learner:
         return digest.hexdigest()
 
     def finite(self) -> bool:
-        """Whether every weight of the candidate is a finite number."""
-        return all(bool(np.isfinite(value).all()) for value in self.candidate.values().values())
+        """Whether every weight of the candidate is a finite number. Looks at what has moved since they last were."""
+        dense = (value for name, value in self.candidate.variables.items() if name not in self._table_names)
+        if not all(np.isfinite(value.numpy()).all() for value in dense):
+            return False
+        return all(self._checked(name) for name in self._trainer.moved)
+
+    def _checked(self, table: str) -> bool:
+        moved = self._trainer.moved[table]
+        rows = moved.unchecked.rows()
+        for start in range(0, len(rows), _CHECKED_ROWS):
+            values = rows_of(self.candidate.tables[table], rows[start : start + _CHECKED_ROWS])
+            if not np.isfinite(values).all():
+                return False
+        moved.unchecked.take()
+        return True
+
+    def ids_held(self) -> dict[str, int]:
+        """Per id feature with an exact table the ids that have a row; looks at the whole id table."""
+        exact = [column.name for column in self.features.ids if column.table == "exact"]
+        return {name: ids_held(self.candidate.variables[f"exact/{name}/rows"].numpy()) for name in exact}
 
     def table_fill(self) -> dict[str, float]:
         """Per id feature the share of its table in use: ids held where exact, rows ever learned where hashed."""
         fill = self._trainer.touched()
-        for column in self.features.ids:
-            if column.table == "exact":
-                held = ids_held(self.candidate.variables[f"exact/{column.name}/rows"].numpy())
-                fill[column.name] = held / column.rows
-        return fill
+        rows = {column.name: column.rows for column in self.features.ids}
+        return fill | {name: held / rows[name] for name, held in self.ids_held().items()}
 
     @property
     def retraces(self) -> int:
@@ -170,13 +208,28 @@ class Learner:
         return sum(counts) - len(counts)
 
     def capture(self) -> dict[str, Any]:
-        return {
-            "candidate": self._learning_state(),
-            "champion": self.champion.values() if self.has_champion else None,
-            "previous": self.previous.values() if self.previous is not None and self.has_previous else None,
-            "normaliser": self._normaliser.capture(),
-            "learned_rows": self._learned_rows,
-        }
+        """The whole state. `changes` counts from here."""
+        for moved in self._trainer.moved.values():
+            moved.captured()
+        return self._state(self._learning_state(), self.champion.values() if self.has_champion else None)
+
+    def changes(self) -> dict[str, Any]:
+        """As `capture`, but of the tables and their slots only the rows that changed since the last of either, or
+        since `restore`."""
+        candidate: dict[str, Any] = {}
+        champion: dict[str, Any] = {}
+        for name, moved in self._trainer.moved.items():
+            table = f"table/{name}"
+            rows = moved.uncaptured.take()
+            for one, variable in {table: self.candidate.tables[name], **self._trainer.slots_of(name)}.items():
+                candidate[one] = Changed(rows, rows_of(variable, rows), variable.shape[0])
+            if self.has_champion:
+                rows = moved.champion.take()
+                variable = self.champion.tables[name]
+                champion[table] = Changed(rows, rows_of(variable, rows), variable.shape[0])
+        candidate |= arrays_of({k: v for k, v in self._learning_variables().items() if k not in candidate})
+        champion |= arrays_of({k: v for k, v in self.champion.variables.items() if k not in self._table_names})
+        return self._state(candidate, champion if self.has_champion else None)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Raises StateError when the state is of another config."""
@@ -189,6 +242,22 @@ class Learner:
             self.previous.assign(state["previous"])
         self._normaliser.restore(state["normaliser"])
         self._learned_rows = int(state["learned_rows"])
+        for name, moved in self._trainer.moved.items():
+            table, champion = state["candidate"][f"table/{name}"], self.champion.tables[name].numpy()
+            moved.captured()
+            moved.ever = RowSet.unpacked(state["moved"][name])
+            moved.unchecked = RowSet.of(np.flatnonzero(~np.isfinite(table).all(axis=1)))
+            moved.unpromoted = RowSet.of(differing(table, champion))
+
+    def _state(self, candidate: dict[str, Any], champion: dict[str, Any] | None) -> dict[str, Any]:
+        return {
+            "candidate": candidate,
+            "champion": champion,
+            "previous": self.previous.values() if self.previous is not None and self.has_previous else None,
+            "normaliser": self._normaliser.capture(),
+            "learned_rows": self._learned_rows,
+            "moved": {name: moved.ever.packed() for name, moved in self._trainer.moved.items()},
+        }
 
     def _inputs(self, batch: ExampleBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         return self.features.take_ids(batch.ids), self.features.take_numbers(batch.numbers)

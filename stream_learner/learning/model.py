@@ -95,7 +95,20 @@ def input_signature(features: FeatureSchema) -> list[Any]:
 
 def arrays_of(variables: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """Copies of the variables' values. Scalars too are arrays, so that a snapshot gives them back with their dtype."""
-    return {name: np.asarray(variable.numpy()) for name, variable in variables.items()}
+    return {name: np.array(_lent(variable)) for name, variable in variables.items()}
+
+
+def rows_of(table: Any, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Copies of what the rows of a table variable hold, [len(rows), dim]."""
+    return np.take(_lent(table), rows, axis=0)
+
+
+def _lent(variable: Any) -> NDArray[Any]:
+    """The variable's own memory, read-only. To be let go of at once: what is assigned meanwhile makes a copy of it all.
+
+    A plain read of a variable whose rows are written in place is a copy of all of it, and `numpy()` copies it again.
+    """
+    return np.asarray(memoryview(variable.read_value_no_copy()))
 
 
 def assign_all(variables: Mapping[str, Any], values: Mapping[str, NDArray[Any]]) -> None:

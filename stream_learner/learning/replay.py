@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_learner.changes import Changed, RowSet
 from stream_learner.events import ExampleBatch
 
 KEEP_STAGE = 21  # stage constants of the seeds, so that no two stages share a random stream
@@ -28,6 +29,7 @@ class Replay:
         self._seed = seed
         self._seen = 0
         self._columns: dict[str, NDArray[Any]] = {}  # each of at least len(self) rows
+        self._uncaptured = RowSet()  # rows written since the last capture
 
     def __len__(self) -> int:
         return min(self._seen, self._capacity)
@@ -46,6 +48,7 @@ class Replay:
         self._grow(examples)
         for name, column in self._columns.items():
             column[slots] = getattr(examples, name)[rows]
+        self._uncaptured.add(slots)
 
     def draw(self, count: int, slide: int, step: int) -> ExampleBatch:
         """`count` held examples, uniformly and with replacement. Raises IndexError when none is held."""
@@ -55,13 +58,22 @@ class Replay:
         return ExampleBatch(**{name: column.take(rows, axis=0) for name, column in self._columns.items()})
 
     def capture(self) -> dict[str, Any]:
+        """The whole state. `changes` counts from here."""
+        self._uncaptured.take()
         columns = {name: column[: len(self)].copy() for name, column in self._columns.items()}
+        return {"seen": self._seen, "columns": columns}
+
+    def changes(self) -> dict[str, Any]:
+        """As `capture`, but only the rows written since the last of either, or since `restore`."""
+        rows, height = self._uncaptured.take(), len(self)
+        columns = {name: Changed(rows, column.take(rows, axis=0), height) for name, column in self._columns.items()}
         return {"seen": self._seen, "columns": columns}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Also a buffer of another capacity. One that has become smaller keeps a uniform sample of what it held. One
         that has become larger counts what it held as all it has seen, and leans towards what follows until it is full.
         """
+        self._uncaptured.take()
         self._seen = int(state["seen"])
         columns = {name: column.copy() for name, column in state["columns"].items()}
         held = len(next(iter(columns.values()))) if columns else 0

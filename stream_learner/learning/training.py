@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stream_learner.learning.encoder import Tensor
 from stream_learner.learning.model import ConversionModel, input_signature
+from stream_learner.learning.moved import MovedRows
 from stream_learner.learning.optimizers import make_slots, optimizer, step_dense, step_rows
 from stream_learner.settings import Learning
 
@@ -19,6 +20,7 @@ class Trainer:
     """The optimizers of a model and their slots.
 
     `variables`: name -> tf.Variable: `slot/<weight>/<slot>` and `optimizer/count`, the number of steps taken.
+    `moved`: table -> the rows that steps have moved.
     """
 
     def __init__(self, model: ConversionModel, learning: Learning) -> None:
@@ -32,6 +34,7 @@ class Trainer:
         self._table_slots = {name: make_slots(self._table_rule, table) for name, table in model.tables.items()}
         self._count = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.variables: dict[str, Any] = self._named()
+        self.moved = {name: MovedRows() for name in model.tables}
         self.traces: Counter[str] = Counter()
         labels = tf.TensorSpec([None], tf.float32, "labels")
         self._step = tf.function(
@@ -50,8 +53,11 @@ class Trainer:
         Inputs as of `ConversionModel.logits`, `labels` 0 or 1. When the loss or any gradient is not finite nothing at
         all is changed.
         """
-        loss, taken = self._step(ids, numbers, time, labels)
-        return float(loss.numpy()), bool(taken.numpy())
+        loss, taken, rows = self._step(ids, numbers, time, labels)
+        if taken:
+            for name, moved in self.moved.items():
+                moved.step(rows[name].numpy())
+        return float(loss.numpy()), bool(taken)
 
     def forget(self) -> None:
         """Every slot as before the first step."""
@@ -62,15 +68,16 @@ class Trainer:
                     slot.assign(tf.fill(slot.shape, np.float32(rule.slots[name])))
 
     def touched(self) -> dict[str, float]:
-        """Per table the share of rows that any step has moved."""
-        shares = {}
-        for name, slots in self._table_slots.items():
-            first = self._table_rule.slots
-            moved = [np.any(slot.numpy() != np.float32(first[kind]), axis=1) for kind, slot in slots.items()]
-            shares[name] = float(np.logical_or.reduce(moved).mean())
-        return shares
+        """Per table the share of rows that were in any step."""
+        return {name: len(moved.ever) / self._model.tables[name].shape[0] for name, moved in self.moved.items()}
 
-    def _traced_step(self, ids: Tensor, numbers: Tensor, time: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def slots_of(self, table: str) -> dict[str, Any]:
+        """Those of `variables` whose rows move with the rows of a table."""
+        return {f"slot/table/{table}/{kind}": slot for kind, slot in self._table_slots[table].items()}
+
+    def _traced_step(
+        self, ids: Tensor, numbers: Tensor, time: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         self.traces["step"] += 1  # Python runs only while TensorFlow traces
         found = {name: tf.unique(rows) for name, rows in self._model.encoder.rows(ids).items()}
         vectors = {
@@ -89,7 +96,7 @@ class Trainer:
         finite = [tf.reduce_all(tf.math.is_finite(t)) for t in (objective, *by_row.values(), *by_weight)]
         sound = tf.reduce_all(tf.stack(finite))
         tf.cond(sound, lambda: self._move(rows, by_row, weights, by_weight, state), lambda: tf.constant(False))
-        return log_loss, sound
+        return log_loss, sound, rows
 
     def _loss(
         self, vectors: dict[str, Tensor], dense: Tensor, weights: list[Tensor], labels: Tensor

@@ -1,11 +1,12 @@
 """Every metric the worker exposes: a closed list, on its own registry, with help, unit and bounded labels.
 
 Names are `stream_learner_<noun>_<unit>[_total]`; labels take their values from the config, the topics' partitions or
-closed lists in the code, never from events.
+closed lists in the code, and from events only where the config bounds their number (`judging.slice_top`).
 """
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +16,28 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from stream_learner.judging.drift_tests import KINDS as DRIFT_KINDS
+
 if TYPE_CHECKING:
     from stream_learner.learning.learner import Learned
     from stream_learner.worker import Worker
 
 PREFIX = "stream_learner"
-FATES = ("accepted", "ignored", "late", "dead", "duplicate", "skipped")
+FATES = ("accepted", "ignored", "late", "dead", "duplicate", "skipped", "quarantined")
+SET_ASIDE = ("put_aside", "requeued", "given_up")
+BOUNDS = {  # what holds records, events, examples or keys: its gauge, and the key of the config that bounds it
+    "queued_records": "source.queue_records",
+    "queued_bytes": "source.queue_bytes",
+    "open_events": "slides.max_open_events",
+    "dedupe_ids": "dedupe.max_ids",
+    "aggregate_keys": "aggregates.max_keys",
+    "pending_examples": "labels.max_pending",
+    "replay_examples": "replay.capacity",
+    "id_table_rows": "features.ids.user.rows",
+    "judged_examples": "judging.exact_max",
+    "baseline_keys": "judging.baseline_keys",
+    "captures_waiting": "snapshot.max_waiting",
+}
 DECISIONS = (
     "canary_passed",
     "canary_rolled_back",
@@ -33,7 +50,17 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # about 3 steps a decade
 _FAR_US = 2**62  # beyond stand the watermarks of "nothing seen yet" and "all has ended"
-_QUALITY = {"auc": "auc", "ne": "normalized_entropy", "calibration": "calibration"}
+_QUALITY = {
+    "auc": "auc",
+    "gauc": "gauc",
+    "ap": "average_precision",
+    "ne": "normalized_entropy",
+    "calibration": "calibration",
+    "ece": "ece",
+    "maturity": "maturity",
+}
+_BY_SLICE = ("auc", "ne", "calibration")
+_ESTIMATED = {"auc": "auc", "ne": "normalized_entropy", "calibration": "calibration"}
 
 
 class Documented(NamedTuple):
@@ -136,10 +163,25 @@ class WorkerMetrics:
         mark = worker.intake.watermark.value()
         if abs(mark) < _FAR_US:
             self.watermark.set(mark / 1e6)
+        records, size_bytes = worker.around.source.waiting()
+        self.queued_records.set(records)
+        self.queued_bytes.set(size_bytes)
         self.open_events.set(len(worker.intake.slides))
+        self.dedupe_ids.set(len(worker.identities or ()))
         self.pending_examples.set(len(worker.attribution))
         self.replay_examples.set(len(worker.replay))
         self.captures_waiting.set(worker.writer.waiting)
+        self.judged_examples.set(len(worker.judge.board))
+        for name, count in worker.judge.baselines.sizes().items():
+            self.baseline_keys.labels(name).set(count)
+        for kind in DRIFT_KINDS:
+            standing = sum(finding.kind == kind for finding in worker.judge.drift.current)
+            self.drift_findings.labels(kind).set(standing)
+        self.quarantine_size.set(worker.quarantine.size_bytes)
+        self.outage.set(worker.quarantine.outage)
+        self.join_health.clear()
+        for measure, share in worker.quarantine.health.shares().items():
+            self.join_health.labels(measure).set(share)
         for key, count in worker.aggregates.sizes().items():
             self.aggregate_keys.labels(key).set(count)
 
@@ -148,12 +190,27 @@ class WorkerMetrics:
         began = time.monotonic()
         if began < self._quality_due:
             return
+        for feature, held in worker.learner.ids_held().items():
+            self.id_table_rows.labels(feature).set(held)
         board = worker.judge.board
         for name in board.names:
             for span in board.windows:
                 self.set_quality(name, str(span), board.window(name, span))
+        self._slices(worker)
+        for metric, key in _ESTIMATED.items():
+            self.estimate.labels(metric).set(worker.judge.drift.estimate().get(key, math.nan))
         ended = time.monotonic()
         self._quality_due = ended + max(15.0, 20 * (ended - began))
+
+    def _slices(self, worker: Worker) -> None:
+        """The candidate over the longest window, slice by slice; at most `judging.slice_top` + 2 of a feature."""
+        board, numbers = worker.judge.board, worker.judge.slices.numbers()
+        self.slice_quality.clear()
+        if board.windows:
+            for name, number in numbers.items():
+                summary = board.slice("candidate", number, max(board.windows))
+                for metric in _BY_SLICE:
+                    self.slice_quality.labels(name, metric).set(summary[_QUALITY[metric]])
 
     # ---- the list ------------------------------------------------------------------------------------------------
 
@@ -162,6 +219,8 @@ class WorkerMetrics:
         self.events = self._counter("events_total", f"Records by fate: {', '.join(FATES)}", "fate")
         self.dead_letters = self._counter("dead_letters_total", "Records written to the dead-letter sink", "reason")
         self.lag = self._gauge("lag_records", "Records between the position and the known end", "topic", "partition")
+        self.queued_records = self._gauge("queued_records", "Records fetched and not handed over, all partitions")
+        self.queued_bytes = self._gauge("queued_bytes", "Bytes of the values of those records")
         self.commit_failures = self._counter("commit_failures_total", "Offset commits that failed (for lag tools only)")
         self.foreign_members = self._gauge(
             "foreign_members", "Members of the consumer group, all of them somebody else"
@@ -173,6 +232,7 @@ class WorkerMetrics:
         self.slide_duration = self._histogram("slide_duration_seconds", "Time spent on a slide by stage", "stage")
         self.watermark = self._gauge("watermark_seconds", "Event time up to which slides close, since the epoch")
         self.open_events = self._gauge("open_events", "Events held in slides that are still open")
+        self.dedupe_ids = self._gauge("dedupe_ids", "Event ids remembered to drop repeats")
         self.aggregate_keys = self._gauge("aggregate_keys", "Keys held by the aggregates", "key")
         self.aggregate_evictions = self._counter(
             "aggregate_evictions_total", "Keys forgotten: room (`aggregates.max_keys`) or age (`expire_after`)", "cause"
@@ -185,15 +245,39 @@ class WorkerMetrics:
         self.unmatched_purchases = self._counter("unmatched_purchases_total", "Purchases that found no click")
         self.pending_examples = self._gauge("pending_examples", "Examples waiting for their label")
         self.replay_examples = self._gauge("replay_examples", "Examples in the replay buffer")
+        self.id_table_rows = self._gauge("id_table_rows", "Ids that have a row of an exact table", "feature")
         self.learned_rows = self._counter("learned_rows_total", "Rows trained on: fresh or replay", "source")
         self.loss = self._gauge("loss_nats", "Mean training loss per row of the last slide")
         self.retraces = self._counter("retraces_total", "Times TensorFlow traced a function again")
 
     def _judging(self) -> None:
         self.quality = self._gauge(
-            "quality_ratio", "Metric at arrival (auc, ne, calibration) by model and window", "model", "metric", "window"
+            "quality_ratio",
+            f"Metric at arrival ({', '.join(_QUALITY)}) by model and window",
+            "model",
+            "metric",
+            "window",
         )
+        self.judged_examples = self._gauge("judged_examples", "Scored examples held for exact metrics")
+        self.baseline_keys = self._gauge("baseline_keys", "Keys held by the do-nothing baselines", "model")
+        self.slice_quality = self._gauge(
+            "slice_quality_ratio", "Metric at arrival of the candidate by slice, longest window", "slice", "metric"
+        )
+        self.estimate = self._gauge(
+            "estimate_ratio", "Probable metric of the champion on clicks without labels yet: an estimate", "metric"
+        )
+        self.drift_alarms = self._counter("drift_alarms_total", "Times that drift of a kind was found", "kind")
+        self.drift_findings = self._gauge("drift_findings", "Findings of drift that stand now", "kind")
         self.feature_psi = self._gauge("feature_psi", "PSI of arriving against reference examples", "feature")
+        self.join_health = self._gauge(
+            "join_health_ratio", "What the last slide brought of what its season lets expect, by measure", "measure"
+        )
+        self.broken_slides = self._counter("broken_slides_total", "Slides put into quarantine")
+        self.outage = self._gauge("outage", "1 while the last slide is in quarantine, else 0")
+        self.quarantined_examples = self._counter(
+            "quarantined_examples_total", f"Examples by what the quarantine did: {', '.join(SET_ASIDE)}", "fate"
+        )
+        self.quarantine_size = self._gauge("quarantine_size_bytes", "Examples kept in quarantine, on disk")
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
 
         self.decisions = self._counter("decisions_total", f"Other decisions: {', '.join(DECISIONS)}", "decision")
@@ -241,7 +325,10 @@ def _counts(worker: Worker) -> dict[tuple[str, str], int]:
     counts = {("events", fate): int(getattr(tally, fate)) for fate in FATES}
     counts |= {("records", topic): count for topic, count in tally.topics.items()}
     counts |= {("dead_letters", reason): count for reason, count in tally.reasons.items()}
+    counts |= {("drift_alarms", kind): worker.judge.drift.alarms[kind] for kind in DRIFT_KINDS}
+    counts |= {("quarantined_examples", fate): int(getattr(worker.quarantine, fate)) for fate in SET_ASIDE}
     return counts | {
+        ("broken_slides", ""): worker.quarantine.found,
         ("slides", ""): tally.slides,
         ("examples", ""): tally.examples,
         ("matured", ""): tally.matured,

@@ -21,12 +21,13 @@ from stream_learner.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-CommandName = Literal["rollback", "pin", "unpin", "override", "cancel_override"]
+CommandName = Literal["rollback", "pin", "unpin", "requeue", "override", "cancel_override"]
 
 
 class OperatorCommand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """rollback: republish `version` under a new number; pin, unpin: keep `version` from being pruned, or no longer;
-    override: publish at the next verdict, for a `reason`; cancel_override: no longer."""
+    requeue: let the quarantined examples of `slide` into learning; override: publish at the next verdict, for a
+    `reason`; cancel_override: no longer."""
 
     id: str
     name: CommandName
@@ -46,7 +47,7 @@ class Commands:
     def submit(self, name: str, **arguments: int | str | bool | None) -> str:
         """Leaves a command for the worker and returns its id. An unknown name is a `ConfigError`.
 
-        Whether what it names exists is for the caller to ask first (`Checkpoints.require`).
+        Whether what it names exists is for the caller to ask first (`Checkpoints.require`, `quarantine.require`).
         """
         if name not in get_args(CommandName):
             raise ConfigError(f"unknown command {name!r}; allowed: {', '.join(get_args(CommandName))}")

@@ -51,6 +51,7 @@ class Manifest(_Stored, frozen=True, kw_only=True):
     event_time_span: tuple[int, int] | None  # first and last event time of those slides
     offsets: list[LearnedRange]
     gaps: list[dict[str, Any]] = []  # where the log had lost records (`Tally.lost`), since the state began
+    quarantined: list[dict[str, Any]] = []  # slides found broken since the last version, with span and reason
     metrics: dict[str, Any]  # auc, normalized_entropy, calibration, ... of the gate's evidence; nested for more
     verdict: dict[str, Any]
     config_hash: str  # of the model keys

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _BLOCK_BYTES = 8 << 20
 _S3 = ("s3", "s3a")
 _S3_ONCE = {"retries": {"total_max_attempts": 1}}  # in botocore: s3fs repeats what it sends, and so does this project
+_S3_PARTS = 3  # of a large object at a time, each of 50 MB in memory; s3fs would take 10
 
 
 class Objects:
@@ -46,7 +47,8 @@ class Objects:
                 f"checkpoints.root: {self.url} needs fsspec: pip install 'stream-learner[remote]', or name a folder"
             ) from None
         if scheme in _S3:
-            options = {**options, "config_kwargs": {**_S3_ONCE, **options.get("config_kwargs", {})}}
+            config = {**_S3_ONCE, **options.get("config_kwargs", {})}
+            options = {"max_concurrency": _S3_PARTS, **options, "config_kwargs": config}
         try:
             fs, path = fsspec.url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True, **options)
         except ImportError as error:

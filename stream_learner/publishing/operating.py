@@ -63,20 +63,20 @@ def main(args: argparse.Namespace) -> int:
 def _act(args: argparse.Namespace, state: Path, checkpoints: Checkpoints) -> None:
     if args.action == "list":
         scan, pointer = checkpoints.scan(), checkpoints.pointer()
-        _print(args, list_json(scan.manifests, pointer), render_list(scan.manifests, pointer) + _broken(scan))
+        show(args, list_json(scan.manifests, pointer), render_list(scan.manifests, pointer) + _broken(scan))
     elif args.action == "show":
         manifest = checkpoints.require(args.version)
-        _print(args, manifest_json(manifest), render_show(manifest))
+        show(args, manifest_json(manifest), render_show(manifest))
     elif args.action == "diff":
         pair = checkpoints.require(args.a), checkpoints.require(args.b)
-        _print(args, diff(*pair), render_diff(*pair))
+        show(args, diff(*pair), render_diff(*pair))
     else:
         checkpoints.require(args.version)
         command_id = Commands(state / "commands").submit(args.action, version=args.version)
         text = (
             f"{args.action} {args.version} left for the worker on {state}; it acts between two slides, or at its start"
         )
-        _print(args, {"command": command_id}, text)
+        show(args, {"command": command_id}, text)
 
 
 def opened(state: Path) -> Checkpoints:
@@ -125,5 +125,6 @@ def _broken(scan: Scan) -> str:
     return "".join(f"\nbroken: {name}: {reason}" for name, reason in sorted(scan.broken.items()))
 
 
-def _print(args: argparse.Namespace, content: dict[str, Any], text: str) -> None:
+def show(args: argparse.Namespace, content: dict[str, Any], text: str) -> None:
+    """An answer, for programs with --json."""
     print(json.dumps(content, indent=2) if args.json else text)

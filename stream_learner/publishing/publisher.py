@@ -49,6 +49,7 @@ class Occasion:
     tally: Tally
     metrics: dict[str, Any]
     verdict: dict[str, Any]
+    quarantined: list[dict[str, Any]]  # slides found broken since the last version
 
 
 class Publisher:
@@ -129,6 +130,7 @@ class Publisher:
             event_time_span=None if tally.first_time is None else (tally.first_time, tally.last_time or 0),
             offsets=_ranges(tally),
             gaps=tally.gaps,
+            quarantined=occasion.quarantined,
             metrics=occasion.metrics,
             verdict=occasion.verdict,
             config_hash=self._hash,

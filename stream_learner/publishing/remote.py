@@ -76,7 +76,7 @@ class RemoteStorage:
     def occupied(self, version: int) -> bool:
         if self.read(f"{version}/{MANIFEST}") is not None:
             return True
-        return not self._intent(version).exists() and bool(self.names(version))
+        return version not in self._intended() and bool(self.names(version))
 
     @contextmanager
     def local(self, version: int, names: Iterable[str]) -> Iterator[Path]:
@@ -131,9 +131,8 @@ class RemoteStorage:
 
     def _try_out(self) -> None:
         self._fence()
-        name = f".trial-{self._token}"
-        self._objects.put(name, b"written and deleted by a worker at its start\n")
-        self._objects.delete(name)
+        self._objects.put(".trial", b"written and deleted by a worker at its start\n")
+        self._objects.delete(".trial")
 
     def _clear(self, version: int, names: list[str]) -> None:
         """Makes way in the place of a damaged version or a part of one: what is no file of it goes; the others may be
@@ -150,7 +149,10 @@ class RemoteStorage:
         target = f"{version}/{name}"
         self._fence()
         self._objects.create(target, file)
-        if self._objects.measure(target) == file_sum(file):
+        found = self._objects.measure(target)
+        if found is None:
+            raise RetryableError(f"{self.location}/{target} cannot be read yet")
+        if found == file_sum(file):
             return
         self._fence()
         self._objects.delete(target)
@@ -185,11 +187,13 @@ class RemoteStorage:
     def _intend(self, version: int) -> None:
         """Notes, before the first object is touched, that what stands under this number is ours and not whole."""
         make_folder(self._uploads)
-        write_file(self._intent(version), f"{self.location}/{version}\n".encode(), self._fence)
+        write_file(self._intent(version), self.location.encode(), self._fence)
 
     def _intended(self) -> list[int]:
+        """Versions with an intent for this place; the root may have been another one when an older one was left."""
         with storage_errors(self._uploads, "list"):
-            return numbers(path.name for path in self._uploads.iterdir())
+            found = numbers(path.name for path in self._uploads.iterdir()) if self._uploads.is_dir() else []
+            return [version for version in found if self._intent(version).read_bytes() == self.location.encode()]
 
     def _tidy(self) -> None:
         """With a version published, what older attempts and removals left is nobody's any more."""
@@ -206,6 +210,7 @@ class RemoteStorage:
         self._complete(version)
 
     def _complete(self, version: int) -> None:
+        self._fence()
         with storage_errors(self._intent(version), "remove"):
             remove(self._intent(version))
 

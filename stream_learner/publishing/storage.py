@@ -15,8 +15,10 @@ from stream_learner.durable import (
     DOOMED,
     TEMPORARY,
     Fence,
+    fsync_path,
     make_folder,
     recover_folder,
+    remove,
     rename_dir,
     sha256_file,
     storage_errors,
@@ -52,7 +54,7 @@ class Storage(Protocol):
         of the same content, damaged, or a part of an attempt that failed; it is replaced."""
 
     def occupied(self, version: int) -> bool:
-        """Whether something stands under that number that is not just a part of an own attempt that failed."""
+        """Whether something stands under that number for good, other than a part of an own attempt that failed."""
 
     def read(self, name: str) -> bytes | None:
         """A small file; None where there is none."""
@@ -101,7 +103,10 @@ class LocalStorage:
         rename_dir(staged, self.folder / str(version))
 
     def occupied(self, version: int) -> bool:
-        return (self.folder / str(version)).exists()
+        standing = (self.folder / str(version)).exists()
+        if standing:
+            fsync_path(self.folder)  # the attempt that gave it its name may have failed right there
+        return standing
 
     def read(self, name: str) -> bytes | None:
         path = self.folder / name
@@ -144,6 +149,7 @@ def scratch(parent: Path, name: str, purpose: Path) -> Iterator[Path]:
     temporary = parent / f"{TEMPORARY}{name}"
     with storage_errors(purpose, "write"):
         try:
+            remove(temporary)  # of an attempt whose cleaning failed too
             temporary.mkdir()
             yield temporary
         finally:

@@ -1,4 +1,5 @@
-"""`verdicts.jsonl`: every answer of the gate, with the numbers it used, a JSON object per line."""
+"""`verdicts.jsonl`: every answer of the gate, with the numbers it used, and every slide that went into quarantine or
+was requeued; a JSON object per line."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from typing import Any
 
 from stream_learner.durable import BAD_JSON, AppendFile, Fence, canonical_json, unfenced
 from stream_learner.errors import StateError
+
+OF_SLIDES = ("quarantined", "requeued")  # what a line's `verdict` says that is of a slide, not of the gate
 
 
 class VerdictLog:
@@ -37,6 +40,11 @@ class VerdictLog:
 
 
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
+    """The gate's verdicts in a log that may be in use, as `read_log`."""
+    return [line for line in read_log(path) if line.get("verdict") not in OF_SLIDES]
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
     """All finished lines of a log that may be in use, oldest first; an unfinished last line is left out.
 
     A finished line that is no verdict is a `StateError`.

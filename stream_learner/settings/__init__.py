@@ -6,7 +6,7 @@ model, so a snapshot made under other values is refused) unless marked `operatio
 
 from stream_learner.settings.base import Duration, Secret, Section
 from stream_learner.settings.gate import Canary, Gate, SliceFloor
-from stream_learner.settings.judging import NOVELTY, Drift, Judging, JudgingSpan
+from stream_learner.settings.judging import NOVELTY, Drift, Judging, JudgingSpan, Quarantine
 from stream_learner.settings.learning import Features, IdFeature, Learning, NumericFeature, Replay
 from stream_learner.settings.operating import (
     Announce,
@@ -63,6 +63,7 @@ __all__ = [
     "NumericFeature",
     "Observing",
     "Privacy",
+    "Quarantine",
     "Replay",
     "Secret",
     "Section",

@@ -36,6 +36,9 @@ class Judging(Section, frozen=True):
         bool,
         op("append every matured pair of scores to scores.jsonl in the state folder, for `gate simulate --scores`"),
     ] = False
+    baseline_keys: Annotated[
+        int, Meta(description="keys held per baseline; the longest without a label go first", ge=16)
+    ] = 5_000_000
     slices: Annotated[
         list[str],
         Meta(description="what metrics are split by: categorical features, new_user, new_item (in no earlier example)"),
@@ -73,7 +76,10 @@ class Drift(Section, frozen=True):
             "is for the tests of each look (Benjamini-Hochberg), half for the detectors on the matured loss"
         ),
     ] = span("30d")
-    min_psi: Annotated[float, Meta(description="smallest PSI worth an alarm", ge=0)] = 0.1
+    min_psi: Annotated[float, Meta(description="smallest PSI of an input or of delays worth an alarm", ge=0)] = 0.1
+    min_prediction_psi: Annotated[
+        float, Meta(description="smallest PSI of predictions worth an alarm; they move with the time of day", ge=0)
+    ] = 0.2
     min_share: Annotated[
         float, Meta(description="smallest change of a share of missing values or new ids worth an alarm", ge=0, le=1)
     ] = 0.05
@@ -92,3 +98,32 @@ class Drift(Section, frozen=True):
         ),
     ] = msgspec.field(default_factory=list)
     min_examples: Annotated[int, Meta(description="examples on each side before a feature is judged", ge=10)] = 1000
+
+
+class Quarantine(Section, frozen=True):
+    enabled: Annotated[
+        bool, Meta(description="look for outages; slides cut by number have no season and are never quarantined")
+    ] = True
+    warm_up: Annotated[
+        Duration, Meta(description="event time of which the season is learned before any slide is quarantined")
+    ] = span("7d")
+    least_share: Annotated[
+        float,
+        Meta(description="share of what the season lets expect at or below which a slide may be broken", gt=0, le=0.9),
+    ] = 0.2
+    alpha: Annotated[
+        float,
+        Meta(
+            description="chance of finding a slide broken whose source really gives `least_share` of its season, "
+            "over all that is measured; at the usual level the chance is smaller by orders of magnitude",
+            gt=0,
+            lt=0.1,
+        ),
+    ] = 1e-4
+    max_span: Annotated[
+        Duration, Meta(description="an outage longer than this is the new normal, and its season is learned anew")
+    ] = span("7d")
+    max_bytes: Annotated[
+        int,
+        Meta(description="quarantined examples kept on disk, in bytes; the oldest slide's go first, counted", ge=0),
+    ] = 268_435_456

@@ -48,6 +48,18 @@ class Snapshot(Section, frozen=True):
         Duration, op("real time between two snapshots that are not made for a version; spares a back-test most of them")
     ] = span("2s")
     keep: Annotated[int, op("snapshots kept", ge=2)] = 3
+    max_increments: Annotated[
+        int,
+        op(
+            "snapshots of what changed in embedding tables and replay buffer that may build on one whole snapshot of "
+            "them; the next one merges all, on the writer thread. 0 = every snapshot is whole",
+            ge=0,
+            le=1000,
+        ),
+    ] = 24
+    max_increment_share: Annotated[
+        float, op("they are merged earlier when they take more than this share of the bytes they build on", gt=0)
+    ] = 0.5
     on_config_change: Annotated[
         Literal["refuse", "migrate"],
         op(

@@ -85,6 +85,7 @@ class Source(Section, frozen=True):
         str, op("where a new state starts: earliest, latest, or an ISO 8601 time (the first record at or after it)")
     ] = "earliest"
     queue_records: Annotated[int, op("records waiting per partition before it is paused", ge=1)] = 20_000
+    queue_bytes: Annotated[int, op("bytes of them (values only) at which it is paused too", ge=1024)] = 67_108_864
     kafka: Annotated[KafkaSource, Meta(description="for kind: kafka")] = section(KafkaSource)
     files: Annotated[FilesSource, Meta(description="for kind: files")] = section(FilesSource)
 
@@ -102,6 +103,9 @@ class Dedupe(Section, frozen=True):
     window: Annotated[
         Duration | None, Meta(description="events whose id was seen in this span of event time are dropped; null = off")
     ] = None
+    max_ids: Annotated[int, op("ids remembered beyond which the worker stops (exit 3); 16 bytes each", ge=1000)] = (
+        100_000_000
+    )
 
 
 class DeadLetters(Section, frozen=True):

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from stream_learner.settings.base import Section, op, section
 from stream_learner.settings.gate import Canary, Gate
-from stream_learner.settings.judging import Drift, Judging
+from stream_learner.settings.judging import Drift, Judging, Quarantine
 from stream_learner.settings.learning import Features, Learning, Replay
 from stream_learner.settings.operating import (
     Announce,
@@ -53,6 +53,9 @@ class Config(Section, frozen=True):
     replay: Annotated[Replay, Meta(description="what it is reminded of")] = section(Replay)
     judging: Annotated[Judging, Meta(description="prequential metrics")] = section(Judging)
     drift: Annotated[Drift, Meta(description="input drift")] = section(Drift)
+    quarantine: Annotated[Quarantine, Meta(description="outages upstream: slides kept out of learning and judging")] = (
+        section(Quarantine)
+    )
     gate: Annotated[Gate, Meta(description="when a candidate becomes a version")] = section(Gate)
     canary: Annotated[Canary, Meta(description="a new version, watched")] = section(Canary)
     export: Annotated[Export, Meta(description="what a version carries")] = section(Export)

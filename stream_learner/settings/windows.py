@@ -96,6 +96,9 @@ class Labels(Section, frozen=True):
     horizon: Annotated[
         Duration, Meta(description="attribution window: an example matures this long after its click (end included)")
     ] = span("1d")
+    max_pending: Annotated[
+        int, op("examples waiting for their label beyond which the worker stops (exit 3)", ge=1000)
+    ] = 50_000_000
     source: Annotated[
         Literal["at_once", "next_slide", "field"],
         Meta(

@@ -116,6 +116,17 @@ class ShopSettings:
             drift.check()
 
 
+@dataclass(frozen=True, slots=True)
+class Tastes:
+    """What a season changes, and the intercepts that go with it."""
+
+    user_taste: F64
+    quality: F64
+    source_effect: F64
+    click_base: float
+    purchase_base: float
+
+
 class World:
     """The state of the shop at one moment of event time; `advance` moves it on."""
 
@@ -136,7 +147,7 @@ class World:
         self._add_items(rng, settings.items, _zipf_weights(rng, settings.items, settings.item_skew))
         self.price_factor, self.rate_shift, self.missing_share = 1.0, 0.0, 0.0
         self._due = sorted(enumerate(settings.drift), key=lambda pair: (pair[1].at, pair[0]))
-        self._returns: list[tuple[int, tuple[F64, F64, F64]]] = []  # when a season ends (us), and the tastes before it
+        self._returns: list[tuple[int, Tastes]] = []  # when a season ends (us), and the tastes before it
         self._calibrate()
 
     def advance(self, rng: Rng, offset_us: int, span_us: int) -> None:
@@ -144,8 +155,8 @@ class World:
         count = int(rng.poisson(self._settings.new_items_per_hour * span_us / HOUR_US))
         if count:
             self._add_items(rng, count, rng.choice(self.weight[self.weight > 0], count))
-        for _, tastes in (season for season in self._returns if season[0] <= offset_us):
-            self._return_to(*tastes)
+        for _, tastes in reversed([season for season in self._returns if season[0] <= offset_us]):
+            self._return_to(tastes)
         self._returns = [season for season in self._returns if season[0] > offset_us]
         while self._due and self._due[0][1].at <= offset_us:
             number, drift = self._due.pop(0)
@@ -207,7 +218,8 @@ class World:
             case "preference":
                 self._change_tastes(rng, drift.size)
             case "season":
-                before = self.user_taste, self.quality, self.source_effect
+                bases = self._click_base, self._purchase_base
+                before = Tastes(self.user_taste, self.quality, self.source_effect, *bases)
                 self._returns.append((drift.at + round(drift.size * HOUR_US), before))
                 self._change_tastes(rng, DRIFT_SIZES["preference"])
             case "rate":
@@ -231,11 +243,11 @@ class World:
         self.source_effect = _mixed(self.source_effect, rng.standard_normal(len(SOURCES)), share)
         self._calibrate()
 
-    def _return_to(self, user_taste: F64, quality: F64, source_effect: F64) -> None:
+    def _return_to(self, tastes: Tastes) -> None:
         """The tastes of before; items that came since keep their quality."""
-        self.user_taste, self.source_effect = user_taste, source_effect
-        self.quality = np.concatenate([quality, self.quality[len(quality) :]])
-        self._calibrate()
+        self.user_taste, self.source_effect = tastes.user_taste, tastes.source_effect
+        self.quality = np.concatenate([tastes.quality, self.quality[len(tastes.quality) :]])
+        self._click_base, self._purchase_base = tastes.click_base, tastes.purchase_base
 
     def _calibrate(self) -> None:
         """Solves both intercepts for the settings' rates over random sessions, other drifts left out of account."""

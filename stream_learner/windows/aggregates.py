@@ -4,6 +4,11 @@ Per event type, `aggregates.as_of` says what an example may see of it: `event` w
 event in the log, `slide_start` what was known when the slide began, `slide_end` the whole slide. The leading edge of
 every window is exact; its trailing edge is that of the panes (see `panes.py`) that end at or before edge - span,
 where the edge is the slide's start for the first two and its end for the third, and never moves back.
+
+A slide with an outage in it is a gap in every window: nothing of it is counted, in rates neither above nor below the
+line, so that clicks whose purchases were lost are not taken for clicks that did not convert, nor purchases whose
+clicks were lost for conversions of others. What its purchases would have added to earlier clicks is what later
+purchases add to its own, in expectation. When a key was last seen is no count and is noted all the same.
 """
 
 from __future__ import annotations
@@ -72,8 +77,9 @@ class Aggregates:
         self.evicted = 0  # keys forgotten for want of room
         self.expired = 0  # keys forgotten after `expire_after`
 
-    def step(self, events: EventBatch, rows: I64, slide_start: int, slide_end: int) -> F32:
-        """Features of the examples at `rows` (shape [m]) as of their time, then takes in the slide.
+    def step(self, events: EventBatch, rows: I64, slide_start: int, slide_end: int, *, whole: bool = True) -> F32:
+        """Features of the examples at `rows` (shape [m]) as of their time, then takes in the slide: all of it where it
+        is `whole`, else only when its keys were seen.
 
         `events` is the whole slide in log order, no event before `slide_start`. Returns float32[m, columns]; counts
         are exact, recency in seconds, NaN where the key is missing or (recency) nothing has happened.
@@ -86,7 +92,11 @@ class Aggregates:
         seen = {key: self._at_events(key, visits, entries, present[key]) for key in visits}
         overall = self._overall_rate()
 
-        self._take_in(visits, entries)
+        if whole:
+            self._take_in(visits, entries)
+        else:
+            for key, table in self._tables.items():
+                table.see(visits[key], entries.type, entries.time)
         self._expire_panes(slide_end)
 
         for key, visit in visits.items():

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_learner import settings
+from stream_learner.errors import DataError
 from stream_learner.events import EventBatch, EventSchema, ExampleBatch
 from stream_learner.keys import I64, U64, mix
 from stream_learner.windows.grouping import NEVER
@@ -46,6 +47,18 @@ class Matured:
     purchases: int  # events of `labels.positive` in this slide
     unmatched: int  # those among them that follow no example within the horizon
 
+    def take(self, rows: NDArray[np.bool_]) -> Matured:
+        """The matured examples named by a mask; the slide's purchases stay."""
+        examples = self.examples.take(rows)
+        positives = int(np.count_nonzero(examples.label == 1))
+        return replace(
+            self,
+            examples=examples,
+            positive_time=self.positive_time[rows],
+            arrived_slide=self.arrived_slide[rows],
+            positives=positives,
+        )
+
     def delays(self) -> NDArray[np.float32]:
         """Seconds from click to purchase, [n]; NaN where there was none, and where the label came with the click."""
         waited = (self.positive_time - self.examples.time) / 1e6
@@ -59,6 +72,7 @@ class Attribution:
         self._schema = schema
         self._source = config.labels.source
         self._horizon = int(config.labels.horizon)
+        self._max_pending = config.labels.max_pending
         self._match = ("user", "item") if config.labels.match == "item" else ("user",)
         # No such type in the log: labels come from a field, or there are only negatives.
         positive = config.labels.positive
@@ -77,8 +91,31 @@ class Attribution:
             matured = self._label_by_field(events, rows, examples, len(positives))
         else:
             matured = self._label_by_join(events, rows, examples, positives, slide_end)
+        if len(self) > self._max_pending:
+            limit = f"labels.max_pending {self._max_pending:,}"
+            raise DataError(
+                f"{len(self):,} examples wait for their label, more than {limit}: raise it, "
+                "or shorten labels.horizon, which is part of the model. The state is as of the last snapshot"
+            )
         self._slides += 1
         return matured
+
+    def matched(self, events: EventBatch, rows: I64) -> NDArray[np.bool_]:
+        """Which events of `labels.positive` of a slide follow an example within the horizon; `step` will find the same.
+        Changes nothing. bool[p], all True where labels come from a field."""
+        positives = np.flatnonzero(events.kind == self._positive)
+        if self._source == "field":
+            return np.ones(len(positives), bool)
+        keys = self._keys(events, positives)
+        known = np.flatnonzero(keys)
+        matched = np.zeros(len(positives), bool)
+        matched[known] = self._pending.reached(keys[known], events.time[positives[known]], self._horizon)
+        if self._source == "at_once":
+            example_keys = self._keys(events, rows)
+            followed = np.isin(example_keys, keys)
+            joined = _Followers(rows[followed], example_keys[followed], positives, keys)
+            matched |= joined.matched(events.time, self._horizon)
+        return matched
 
     def oldest_time(self) -> int | None:
         """Click time of the oldest pending example, us."""

@@ -46,11 +46,15 @@ class KeyTable:
 
     def take_in(self, visit: Visit, types: I64, times: I64) -> I32:
         """Counts a slide's entries (shapes [e]); returns int32[u, types], what each row of the visit gained."""
+        self.see(visit, types, times)
+        order = visit.groups.order
+        return self.counts.add(visit.rows, visit.groups.group, types[order], times[order])
+
+    def see(self, visit: Visit, types: I64, times: I64) -> None:
+        """Notes when a slide's entries (shapes [e]) were, without counting them."""
         groups = visit.groups
-        types, times = types[groups.order], times[groups.order]
-        totals = self.counts.add(visit.rows, groups.group, types, times)
-        np.maximum.at(self.last.reshape(-1), visit.rows[groups.group] * self._types + types, times)
-        return totals
+        cells = visit.rows[groups.group] * self._types + types[groups.order]
+        np.maximum.at(self.last.reshape(-1), cells, times[groups.order])
 
     def last_seen(self, rows: I64) -> I64:
         latest: I64 = self.last[rows].max(axis=1)

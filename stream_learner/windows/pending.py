@@ -94,14 +94,26 @@ class Pending:
             return matched
         unique, firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)
         for run in self._runs:
-            low, high = run.ranges(unique)
-            newest = np.where(high > low, high - 1, 0)
-            held = (high > low) & (run.positions[newest] >= self._tape.start)
+            low, high, newest, held = self._held(run, unique)
             matched |= held[inverse] & (run.times[newest][inverse] >= times - horizon)
             # The first positive of a key settles all its pending examples: what it does not reach, no later one does.
             new = np.flatnonzero(held & ~run.settled[newest])
             self._mark(run, low[new], high[new], times[firsts[new]], horizon)
         return matched
+
+    def reached(self, keys: U64, times: I64, horizon: int) -> NDArray[np.bool_]:
+        """What `attribute` would return, bool[p]; changes nothing."""
+        matched = np.zeros(len(keys), bool)
+        for run in self._runs:
+            _, _, newest, held = self._held(run, keys)
+            matched |= held & (run.times[newest] >= times - horizon)
+        return matched
+
+    def _held(self, run: Run, keys: U64) -> tuple[I64, I64, I64, NDArray[np.bool_]]:
+        """Per key: where its entries in a run begin and end, the newest of them, and whether that is still pending."""
+        low, high = run.ranges(keys)
+        newest = np.where(high > low, high - 1, 0)
+        return low, high, newest, (high > low) & (run.positions[newest] >= self._tape.start)
 
     def take_matured(self, before: int) -> tuple[ExampleBatch, I64, I64]:
         """Takes out the examples clicked before `before` (us): them, their first positive times and slide numbers."""

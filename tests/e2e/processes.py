@@ -20,7 +20,7 @@ from stream_learner.publishing.checkpoints import Checkpoints
 from stream_learner.publishing.storage import LocalStorage
 
 PROGRAM = Path(sys.executable).parent / "stream-learner"
-FINISH_S = 180.0
+FINISH_S = 400.0
 _LOOK_S = 0.005
 _RESOURCES = ("wall_seconds", "cpu_seconds", "peak_rss_bytes", "events_per_second")
 
@@ -141,6 +141,14 @@ def outcome(state: Path, report: Path, model: str = "shop") -> Outcome:
         verdicts=(state / "verdicts.jsonl").read_bytes(),
         champion=None if pointer is None else pointer.version,
     )
+
+
+def to_the_end(folder: Path, config: Path, events: Path, state: Path, *more: str | Path) -> Outcome:
+    """A back-test of `events` on a state folder."""
+    folder.mkdir()
+    report = folder / "report.json"
+    learner("backtest", "-c", config, "--events", events, "--state", state, "--report", report, *more)
+    return outcome(state, report)
 
 
 def assert_equal(first: Outcome, *others: Outcome) -> None:

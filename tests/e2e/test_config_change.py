@@ -43,7 +43,7 @@ NEW: dict[str, Any] = {
     "judging__windows": ["30m", "2h"],
     "judging__exact_max": 1000,
     "judging__baseline_smoothing": 7.0,
-    "drift__window": "1h",
+    "drift__interval": "20m",
     "drift__min_examples": 200,
     "drift__bins": 7,
 }
@@ -78,7 +78,8 @@ def test_the_readme_lists_the_keys() -> None:
 @pytest.mark.parametrize(
     "key", ["seed", "learning.optimizer", "learning.hidden", "learning.network", "learning.threads", "slides.slide",
             "features.ids.user.rows", "features.ids.user.dim", "aggregates.windows", "export.capacity", "dedupe.window",
-            "dead_letters.max_record_bytes", "labels.horizon", "topics.events.fields.user"],
+            "dead_letters.max_record_bytes", "labels.horizon", "gate.alpha", "gate.evidence_window",
+            "drift.window", "topics.events.fields.user"],
 )  # fmt: skip
 def test_what_shapes_a_state_is_not_in_it(key: str) -> None:
     assert not migrates(key, 1, 2)
@@ -174,6 +175,7 @@ def examples(first: int, count: int) -> ExampleBatch:
     return ExampleBatch(
         time=time, ids=np.ones((count, 1), np.uint64), numbers=blank[:, None], label=blank, logit_candidate=blank,
         logit_champion=blank, logit_served=blank, baseline=blank[:, None], judged=np.ones(count, bool),
+        unseen=np.zeros((count, 2), bool),
     )  # fmt: skip
 
 

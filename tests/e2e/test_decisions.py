@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from processes import Outcome, assert_equal, changed, outcome
+from processes import Outcome, changed, outcome
 from shops import CONFIG, grow, write_shop
 
 from stream_learner.cli import main
@@ -88,7 +88,10 @@ def test_a_degraded_candidate_starts_again_and_a_replay_does_the_same(
     asked = {line["slide"]: line for line in lines(state, "verdict")}
     assert all(asked[line["slide"]]["degraded"] and not asked[line["slide"]]["passed"] for line in again)
     assert {line["slide"] for line in asked.values() if line["degraded"]} == {line["slide"] for line in again}
-    assert_equal(live, learned(tmp_path / "again", adrift, events, "--journal", state / "journal.jsonl"))
+    replayed = learned(tmp_path / "again", adrift, events, "--journal", state / "journal.jsonl")
+    # Keras counts the layers of a process in their names, and so in a graph: not the files, but all else is equal.
+    assert replayed.report["model_sha256"] == live.report["model_sha256"]
+    assert (replayed.versions, replayed.verdicts) == (live.versions, live.verdicts)
 
     scores = state / "scores.jsonl"
     assert scores.read_bytes() == (tmp_path / "again" / "state" / "scores.jsonl").read_bytes()

@@ -12,6 +12,7 @@ from shops import PARTITIONS, SEED, shop_events
 from test_tenet import topic_config
 
 from stream_learner.publishing.checkpoints import Checkpoints
+from stream_learner.publishing.storage import LocalStorage
 from stream_learner.simulate import produce_kafka
 from stream_learner.simulate.outputs import partition_of
 
@@ -48,7 +49,7 @@ def test_a_gap_is_refused_then_skipped_recorded_and_replayed(apache_kafka: Kafka
     assert live.report["skipped"] == LOST
     fates = ("ignored", "late", "dead_letters", "duplicates", "skipped", "events", "open")
     assert live.report["consumed"] == EVENTS == sum(live.report[fate] for fate in fates)
-    checkpoints = Checkpoints(state / "checkpoints", "shop", keep=2)
+    checkpoints = Checkpoints(LocalStorage(state / "checkpoints" / "shop"), "shop", keep=2)
     gap = {"topic": topic, "index": 1, "from": position, "until": position + LOST, "decision": "skip"}
     for version in live.versions:
         gaps = checkpoints.read(version).gaps

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from processes import Background, Outcome, assert_equal, changed, learner, outcome, version_numbers, write_config
+from processes import Background, assert_equal, changed, learner, to_the_end, version_numbers, write_config
 from shops import CONFIG, grow, last_closed_slide_end, write_shop
 
 from stream_learner.publishing.checkpoints import Checkpoints
@@ -66,13 +66,6 @@ def test_commands_to_a_stopped_worker_wait_for_its_start(tmp_path: Path) -> None
     assert second.versions[:-1] == first.versions  # there was nothing new in the log
     assert second.report["model_sha256"] == first.report["model_sha256"]  # the candidate stays as it was
     assert_rolled_back(state, target, parent)
-
-
-def to_the_end(folder: Path, config: Path, events: Path, state: Path, *more: str | Path) -> Outcome:
-    folder.mkdir()
-    report = folder / "report.json"
-    learner("backtest", "-c", config, "--events", events, "--state", state, "--report", report, *more)
-    return outcome(state, report)
 
 
 def command(state: Path, action: str, version: int) -> None:

@@ -4,6 +4,7 @@ back and pruned, it leaves what an undisturbed worker leaves on a disk, byte for
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Background, Outcome, assert_equal, changed, learner, outcome, write_config
+from processes import Background, Outcome, assert_equal, changed, learner, outcome, side_by_side, write_config
 from s3_server import Bucket, S3Server
 from shops import CONFIG, write_shop
 
@@ -22,7 +23,7 @@ OFTEN = changed(CONFIG, gate__interval="10m", gate__min_interval="20m", checkpoi
 SECRET = "hush-hush-of-the-environment"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[S3Server]:
     server = S3Server()
     yield server
@@ -97,40 +98,51 @@ class Troubles:
         return self.versions.index(version) + 1
 
 
-def slides_closed(log: str) -> int:
-    return log.count("slide closed")
+def last_end_us(log: str) -> int:
+    """End of the last slide that a log tells of."""
+    return max((int(end) for end in re.findall(r"slide closed .*end_us=(\d+)", log)), default=0)
 
 
-@pytest.mark.timeout(900)
-def test_a_bucket_through_kill_and_outage_is_equal_to_a_disk(
-    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("S3_SECRET", SECRET)
-    events = write_shop(tmp_path / "events", EVENTS)
-    config = changed(OFTEN, source__files={"path": str(events)})
-    local, bucket = Learning(tmp_path / "local", config), server.bucket()
-    local.finish()
-    undisturbed = outcome(local.state, local.report)
-    assert len(undisturbed.versions) >= 4
+@dataclass(frozen=True)
+class Pair:
+    """The same events learned with versions on a disk, undisturbed, and in a bucket, through kill and outage."""
 
+    local: Learning
+    remote: Learning
+    bucket: Bucket
+
+
+@pytest.fixture(scope="module")
+def pair(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("pair")
+    config = changed(OFTEN, source__files={"path": str(write_shop(folder / "events", EVENTS))})
+    bucket = server.bucket()
     options = {**server.options, "secret": "${S3_SECRET}"}
-    remote = Learning(
-        tmp_path / "remote",
-        changed(config, checkpoints={"root": f"s3://{bucket.name}/models", "options": options, "keep": 2}),
-    )
+    root = {"root": f"s3://{bucket.name}/models", "options": options, "keep": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("S3_SECRET", SECRET)
+        found = Pair(
+            Learning(folder / "local", config), Learning(folder / "remote", changed(config, checkpoints=root)), bucket
+        )
+        side_by_side([found.local.finish, lambda: disturbed(found.remote, bucket, server)])
+        yield found
+
+
+def disturbed(remote: Learning, bucket: Bucket, server: S3Server) -> None:
+    """Killed with its second version on the way; then, with the third, refused by the store for a while."""
     troubles = Troubles(server)
     server.before = troubles.hold_second_graph
     with Background(remote.folder / "killed", *remote.command()) as worker:
         worker.wait_for("the second version on its way", troubles.uploading.is_set)
         assert worker.end(signal.SIGKILL) == -signal.SIGKILL
     troubles.killed.set()
-    assert f"models/shop/{troubles.versions[1]}/manifest.json" not in bucket.listed()
+    assert troubles.versions[1] not in versions_in(bucket)
 
     server.before = troubles.refuse_third
     with Background(remote.folder / "outage", *remote.command()) as worker:
         worker.wait_for("the third version refused", troubles.refusing.is_set)
-        before = slides_closed(worker.log())
-        worker.wait_for("learning to go on meanwhile", lambda: slides_closed(worker.log()) > before)
+        end_us = int(troubles.versions[2]) * 1_000_000
+        worker.wait_for("learning to go on meanwhile", lambda: last_end_us(worker.log()) > end_us)
         assert troubles.versions[2] not in versions_in(bucket)
         troubles.learned.set()
         assert worker.end_code() == 0
@@ -138,13 +150,22 @@ def test_a_bucket_through_kill_and_outage_is_equal_to_a_disk(
         assert "the store or the way to it is failing" in worker.log()
         assert SECRET not in worker.log()
     server.whole()
-    assert_equal(undisturbed, remote_outcome(remote, bucket))
 
-    local.rolled_back()
-    remote.rolled_back()
-    assert_equal(outcome(local.state, local.report), remote_outcome(remote, bucket))
-    assert contents(bucket) == on_disk(local.state / "checkpoints")
-    read_and_refused(remote, bucket)
+
+@pytest.mark.timeout(900)
+def test_a_bucket_through_kill_and_outage_is_equal_to_a_disk(pair: Pair) -> None:
+    undisturbed = outcome(pair.local.state, pair.local.report)
+    assert len(undisturbed.versions) >= 4
+    assert_equal(undisturbed, remote_outcome(pair.remote, pair.bucket))
+    assert contents(pair.bucket) == on_disk(pair.local.state / "checkpoints")
+
+
+@pytest.mark.timeout(900)
+def test_a_bucket_rolled_back_and_pruned_is_equal_to_a_disk(pair: Pair) -> None:
+    side_by_side([pair.local.rolled_back, pair.remote.rolled_back])
+    assert_equal(outcome(pair.local.state, pair.local.report), remote_outcome(pair.remote, pair.bucket))
+    assert contents(pair.bucket) == on_disk(pair.local.state / "checkpoints")
+    read_and_refused(pair.remote, pair.bucket)
 
 
 def read_and_refused(remote: Learning, bucket: Bucket) -> None:

@@ -1,4 +1,7 @@
-"""python -m tests.faults --kills N --seed S [--source files|kafka]: N trials, each counted if equal."""
+"""python -m tests.faults --kills N --seed S [--source files|kafka]: N trials, each counted if equal.
+
+On a broker of its own, one more for every ten, uncounted, on a topic that grows.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,20 @@ import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests import broker
 
 from .driver import Driver
+from .faults import possible
+from .growing import run_growing
+from .plans import make_plan
 from .stream import Stream
-from .trials import Reference, Result, World, make_plan, make_reference, run_plans
-from .worlds import files_world, kafka_world, make_stream, missing_announcements
+from .table import table
+from .trials import Reference, Result, make_reference, missing_announcements, run_plans
+from .worlds import World, files_world, kafka_world, make_stream
 
 
 def main() -> int:
@@ -36,11 +44,14 @@ def main() -> int:
         _say(f"seed {args.seed}: {len(stream.records)} records through {args.source}, state in {folder}")
         _say(f"reference: {len(reference.outcome.report['versions'])} versions, {len(reference.census)} places")
         results = _results(world, reference, args)
+        grown = _grown(world, args)
+        _say(table([*results, *grown]))
         missing = missing_announcements(world, reference, results)
         _say(f"{time.monotonic() - begun:.0f} s, {sum(r.killed for r in results)} lives ended by SIGKILL")
-    if all(r.verdict.equal for r in results):
+    if all(r.verdict.equal for r in [*results, *grown]):
         shutil.rmtree(folder)
-    return _conclude([*reference.verdict.differences, *missing], reference, results)
+    unequal = [f"{r.folder} is unequal" for r in grown if not r.verdict.equal]
+    return _conclude([*reference.verdict.differences, *missing, *unequal], reference, results)
 
 
 def _world(source: str, folder: Path, driver: Driver, stream: Stream, stack: ExitStack) -> World:
@@ -48,14 +59,26 @@ def _world(source: str, folder: Path, driver: Driver, stream: Stream, stack: Exi
         return files_world(folder, driver, stream)
     server = broker.open_broker()
     stack.callback(server.remove)
-    return kafka_world(folder, driver, stream, broker.KafkaBroker(server))
+    world = kafka_world(folder, driver, stream, broker.KafkaBroker(server), hurt=True)
+    stack.callback(world.close)
+    return world
 
 
 def _results(world: World, reference: Reference, args: argparse.Namespace) -> list[Result]:
     numbers = range(args.kills) if args.only is None else args.only
-    broker = world.server is not None
-    plans = [make_plan(args.seed, number, reference.census, broker=broker) for number in numbers]
+    plans = [make_plan(args.seed, number, reference.census, possible(world)) for number in numbers]
     return run_plans(world, reference, plans, args.jobs, report)
+
+
+def _grown(world: World, args: argparse.Namespace) -> list[Result]:
+    """Trials on topics of their own, which get more partitions."""
+    if world.server is None or args.only is not None:
+        return []
+    with ThreadPoolExecutor(args.jobs) as pool:
+        grown = list(pool.map(lambda number: run_growing(world, args.seed, number), range(args.kills // 10)))
+    for result in grown:
+        report(result)
+    return grown
 
 
 def report(result: Result) -> None:

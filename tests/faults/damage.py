@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 Rng = np.random.Generator
-SNAPSHOT_FILES = ("arrays.bin", "state.json", "manifest.json")
 
 
 def snapshots(state: Path) -> list[Path]:
@@ -20,12 +19,13 @@ def snapshots(state: Path) -> list[Path]:
 
 
 def torn_snapshot(state: Path, rng: Rng) -> str | None:
-    """The newest snapshot is cut short, loses a file, or has a bit flipped; the one before is whole."""
+    """The newest snapshot is cut short, loses a file, or has a bit flipped, and with it those that share the file; one
+    that shares none is whole."""
     standing = snapshots(state)
     if len(standing) < 2:
         return None
-    path = standing[-1] / SNAPSHOT_FILES[rng.integers(3)]
-    return f"{standing[-1].name}/{spoil(path, rng)}"
+    files = sorted(standing[-1].iterdir())
+    return f"{standing[-1].name}/{spoil(files[rng.integers(len(files))], rng)}"
 
 
 def spoil(path: Path, rng: Rng) -> str:

@@ -2,8 +2,8 @@
 
 Importing TensorFlow takes longer than many a life, and a process that has not computed anything with it yet can be
 forked. Orders come as JSON lines on standard input: {"id", "order"} begins a life, {"id", "signal"} is for one that is
-not over. {"id", "status"} (as of `os.waitpid`) goes to standard output when it is. When standard input ends, all lives
-end.
+not over. {"id", "status"} (as of `os.waitpid`) goes to standard output when it is, {"id", "stopped": its process} when
+it has been stopped. When standard input ends, all lives end.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import selectors
 import signal
+import socket
 import sys
 import threading
 from dataclasses import asdict, dataclass
@@ -34,8 +35,12 @@ class Order:
     fsyncs: str
     output: str  # standard output and error go here
     journal: str | None = None  # to be adopted by a new state
-    place: str | None = None  # where to be killed, and at which pass
+    place: str | None = None  # where to be hurt, and at which pass
     nth: int = 1
+    hurt: str = "SIGKILL"  # the signal it gets there, or one of `mishaps.MISHAPS`
+    amount: float = 0.0  # how much of a mishap
+    signals: bool = False  # whether SIGUSR1 and SIGUSR2 hurt it, see mishaps.py
+    until_end: bool = True  # of the log as it is; else until a signal comes
     census: str | None = None  # the passes through all places are written here at the end
     mutation: str | None = None
     poll: int = 8192  # rows at a time, where the source is files
@@ -50,6 +55,7 @@ def live(order: Order) -> None:
     from stream_learner.running import run
 
     from .ledger import Ledger
+    from .mishaps import hurt, install_signals
     from .mutations import MUTATIONS
     from .places import Stop, install
     from .power import Fsyncs
@@ -61,10 +67,12 @@ def live(order: Order) -> None:
     FilesSource.__init__.__kwdefaults__["batch_rows"] = order.poll
     if order.mutation is not None:
         MUTATIONS[order.mutation]()
-    stop = Stop(order.place, order.nth)
+    stop = Stop(order.place, order.nth, hurt(order.hurt, order.amount))
     install(stop)
     _install_commands(order)
-    run(config, until_end=True, journal=order.journal, report_path=order.report)
+    if order.signals:
+        install_signals()
+    run(config, until_end=order.until_end, journal=order.journal, report_path=order.report)
     if order.census is not None:
         Path(order.census).write_text(json.dumps(stop.passes))
 
@@ -91,7 +99,9 @@ def _fork(order: Order) -> int:
     code = 70
     try:
         _die_with_parent()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
         with Path(order.output).open("ab") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
@@ -119,10 +129,17 @@ class Server:
     """The driver's side: one thread, so that a process is never signalled after it was waited for."""
 
     def __init__(self) -> None:
-        self._pids: dict[int, int] = {}  # number of a life -> its process, from the fork until it is waited for
+        self._numbers: dict[int, int] = {}  # process -> number of its life, from the fork until it is waited for
+        self._waiting = b""
+        self._changes, wakeup = socket.socketpair()
+        for end in (self._changes, wakeup):
+            end.setblocking(False)
+        self._wakeup = wakeup  # a byte for each signal that came
+        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         self._selector = selectors.DefaultSelector()
         self._selector.register(0, selectors.EVENT_READ)
-        self._waiting = b""
+        self._selector.register(self._changes, selectors.EVENT_READ)
 
     def serve(self) -> None:
         """Until standard input ends."""
@@ -134,7 +151,8 @@ class Server:
                         return
                     self._take(content)
                 else:
-                    self._bury(key.fd, key.data)
+                    self._changes.recv(1 << 10)
+                    self._look()
 
     def _take(self, content: bytes) -> None:
         *lines, self._waiting = (self._waiting + content).split(b"\n")
@@ -142,16 +160,22 @@ class Server:
             message = json.loads(line)
             number = message["id"]
             if "order" in message:
-                self._pids[number] = _fork(Order(**message["order"]))
-                self._selector.register(os.pidfd_open(self._pids[number]), selectors.EVENT_READ, number)
-            elif number in self._pids:
-                os.kill(self._pids[number], message["signal"])
+                self._numbers[_fork(Order(**message["order"]))] = number
+            else:
+                for process in [process for process, life in self._numbers.items() if life == number]:
+                    os.kill(process, message["signal"])
 
-    def _bury(self, descriptor: int, number: int) -> None:
-        self._selector.unregister(descriptor)
-        os.close(descriptor)
-        status = os.waitpid(self._pids.pop(number), 0)[1]
-        os.write(1, json.dumps({"id": number, "status": status}).encode() + b"\n")
+    def _look(self) -> None:
+        """What has become of the lives."""
+        for process in list(self._numbers):
+            found, status = os.waitpid(process, os.WNOHANG | os.WUNTRACED)
+            if not found:
+                continue
+            if os.WIFSTOPPED(status):
+                answer = {"id": self._numbers[process], "stopped": process}
+            else:
+                answer = {"id": self._numbers.pop(process), "status": status}
+            os.write(1, json.dumps(answer).encode() + b"\n")
 
 
 def serve() -> None:
@@ -171,6 +195,7 @@ class Life:
     def __init__(self, driver: Driver, number: int) -> None:
         self._driver, self._number = driver, number
         self.over = threading.Event()
+        self.still = threading.Event()  # over, or stopped by SIGSTOP
         self.status: int | None = None  # None though it is over: the driver has ended
 
     def wait(self, timeout_s: float) -> int | None:
@@ -180,6 +205,16 @@ class Life:
         if self.status is None:
             raise DriverEndedError(f"the driver has ended; its output: {self._driver.output}")
         return os.waitstatus_to_exitcode(self.status)
+
+    def wait_still(self, timeout_s: float) -> bool:
+        """Waits until it is stopped or over; False when it goes on."""
+        return self.still.wait(timeout_s)
+
+    def resume(self) -> None:
+        """After SIGSTOP."""
+        if not self.over.is_set():
+            self.still.clear()
+        self.send(signal.SIGCONT)
 
     def send(self, number: signal.Signals) -> None:
         """Has the driver send a signal; nothing happens when the life is over, or never began."""
@@ -241,12 +276,15 @@ class Driver:
         for line in self._process.stdout:
             answer = json.loads(line)
             life = self._lives[answer["id"]]
-            life.status = answer["status"]
-            life.over.set()
+            if "status" in answer:
+                life.status = answer["status"]
+                life.over.set()
+            life.still.set()
         with self._lock:
             self._ended = True
             for life in self._lives:
                 life.over.set()
+                life.still.set()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._accepted: list[list[int]] = []
+        self._end = 0  # of the slide that is closing, us
+        self._token = 0
 
     def install(self) -> None:
         """Wraps intake and worker, once, in a process that is about to run a worker."""
@@ -32,9 +34,10 @@ class Ledger:
 
         self._install_intake(worker.Intake)
         without_repeats, learn, capture = worker.Worker._without_repeats, worker.Learner.learn, worker.Worker.capture
+        restore = worker.Worker.restore
 
         def accepted(this: Any, slide: Any) -> Any:
-            events = without_repeats(this, slide)
+            events, self._end = without_repeats(this, slide), slide.end
             self._accepted = np.stack([events.partition, events.offset], axis=1).tolist()
             return events
 
@@ -42,13 +45,20 @@ class Ledger:
             result = learn(this, matured, replay, slide)
             columns = (matured.time, matured.ids, matured.label)
             digest = hashlib.sha256(b"".join(np.ascontiguousarray(column).tobytes() for column in columns)).hexdigest()
-            self._note(at="slide", slide=slide, accepted=self._accepted, matured=len(matured), digest=digest)
+            self._note(
+                at="slide", slide=slide, end=self._end, accepted=self._accepted, matured=len(matured), digest=digest
+            )
             return result
+
+        def restored(this: Any) -> None:
+            self._token = this.lease.token
+            restore(this)
 
         def captured(this: Any) -> Any:
             self._note(at="capture", slide=this.intake.slides.number, positions=_positions(this.intake))
             return capture(this)
 
+        worker.Worker.restore = restored  # type: ignore[method-assign]
         worker.Worker.capture = captured  # type: ignore[method-assign]
         worker.Worker._without_repeats = accepted  # type: ignore[method-assign]
         worker.Learner.learn = learned  # type: ignore[method-assign]
@@ -69,7 +79,7 @@ class Ledger:
         intake.start, intake._take = started, taken
 
     def _note(self, **line: Any) -> None:
-        os.write(self._descriptor, json.dumps(line).encode() + b"\n")
+        os.write(self._descriptor, json.dumps({**line, "token": self._token}).encode() + b"\n")
 
 
 def _positions(intake: Any) -> dict[str, int]:
@@ -84,6 +94,7 @@ class History:
     reach: dict[int, int] = field(default_factory=dict)  # partition -> first offset not consumed
     captured: dict[int, list[dict[str, int]]] = field(default_factory=dict)  # by the slide that came next
     breaks: list[str] = field(default_factory=list)  # gaps and overlaps of consumed offsets
+    token: int = 0  # of the lease, the newest so far; what a holder of an older one still says is void
 
     @property
     def accepted(self) -> Counter[Place]:
@@ -91,23 +102,25 @@ class History:
         return Counter((p, offset) for line in self.slides.values() for p, offset in line["accepted"])
 
     def add(self, line: dict[str, Any]) -> None:
-        if line["at"] == "slide":
+        if line["token"] < self.token:
+            return
+        if line["at"] == "start":
+            self._restart(line)
+        elif line["at"] == "slide":
             if line["slide"] in self.slides:
                 self.breaks.append(f"slide {line['slide']} closed twice")
-            self.slides[line["slide"]] = line
+            self.slides[line["slide"]] = {key: value for key, value in line.items() if key != "token"}
         elif line["at"] == "take":
             reach = self.reach.get(line["partition"], 0)
             if line["begin"] != reach:
                 self.breaks.append(f"partition {line['partition']} read on at {line['begin']}, consumed to {reach}")
             self.reach[line["partition"]] = line["end"]
-        elif line["at"] == "capture":
-            self.captured.setdefault(line["slide"], []).append(line["positions"])
         else:
-            self._restart(line)
+            self.captured.setdefault(line["slide"], []).append(line["positions"])
 
     def _restart(self, line: dict[str, Any]) -> None:
         """A life begins: what its state covers stands, and is read on behind exactly that; the rest is void."""
-        slide, positions = line["slide"], line["positions"]
+        slide, positions, self.token = line["slide"], line["positions"], line["token"]
         if set(range(slide)) - self.slides.keys():
             self.breaks.append(f"started at slide {slide}, closed are {sorted(self.slides)}")
         captured = self.captured.get(slide, []) if slide else [dict.fromkeys(positions, 0), *self.captured.get(0, [])]

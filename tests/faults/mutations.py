@@ -39,7 +39,7 @@ def forget_replay() -> None:
     """The replay buffer is not in the snapshot."""
     from stream_learner.learning.replay import Replay
 
-    Replay.capture = lambda self: {}  # type: ignore[method-assign]
+    Replay.capture = Replay.changes = lambda self: {}  # type: ignore[method-assign]
     Replay.restore = lambda self, state: None  # type: ignore[method-assign]
 
 

@@ -1,4 +1,4 @@
-"""Where a worker can be killed: around every numbered step of the commit protocol and inside those that write, and
+"""Where a worker can be hurt: around every numbered step of the commit protocol and inside those that write, and
 before every single storage operation. The real objects are wrapped in the worker's own process; the product has no
 hooks.
 
@@ -13,35 +13,36 @@ import os
 import signal
 import threading
 from collections import Counter
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any
 
 STORAGE = "storage"
-_STORAGE_CALLS = ("fsync", "rename", "replace", "mkdir", "rmdir", "unlink", "ftruncate")
+STORAGE_CALLS = ("fsync", "rename", "replace", "mkdir", "rmdir", "unlink", "link", "ftruncate")
+
+
+def die() -> None:
+    """As an OOM killer would: nothing is flushed, no handler runs."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("a killed process went on")
 
 
 class Stop:
-    """Counts passes through places, and kills the process at the wanted one."""
+    """Counts passes through places, and does `hurt` at the wanted one: kills the process, if nothing else is said."""
 
-    def __init__(self, place: str | None = None, nth: int = 1) -> None:
-        self._place, self._nth = place, nth
+    def __init__(self, place: str | None = None, nth: int = 1, hurt: Callable[[], None] = die) -> None:
+        self._place, self._nth, self._hurt = place, nth, hurt
         self._lock = threading.Lock()
         self.passes: Counter[str] = Counter()
 
     def reached(self, place: str) -> bool:
-        """Counts a pass; whether this is where to die."""
+        """Counts a pass; whether it is the wanted one."""
         with self._lock:
             self.passes[place] += 1
             return place == self._place and self.passes[place] == self._nth
 
     def at(self, place: str) -> None:
         if self.reached(place):
-            die()
-
-
-def die() -> NoReturn:
-    """As an OOM killer would: nothing is flushed, no handler runs."""
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("a killed process went on")
+            self._hurt()
 
 
 def around(owner: Any, name: str, step: str, stop: Stop) -> None:
@@ -61,7 +62,7 @@ def around(owner: Any, name: str, step: str, stop: Stop) -> None:
 
 def install(stop: Stop) -> None:
     """Wraps everything, once, in a process that is about to run a worker."""
-    from stream_learner import journal, snapshots, worker, writer
+    from stream_learner import journal, snapshot_writing, snapshots, worker, writer
     from stream_learner.ingest import dead_letters, files, kafka
     from stream_learner.publishing import announce, checkpoints, export, publisher, storage, verdict_log
 
@@ -73,6 +74,7 @@ def install(stop: Stop) -> None:
     around(worker.Learner, "promote", "2 learner", stop)
     around(publisher.Publisher, "promoted", "2 publisher", stop)
     around(worker.Worker, "capture", "3 worker", stop)
+    around(worker.Learner, "changes", "3 learner", stop)
     around(writer.Writer, "submit", "3 writer", stop)
     around(dead_letters.FileDeadLetters, "flush", "4 letters", stop)
     around(publisher.Publisher, "write", "5 version", stop)
@@ -83,8 +85,10 @@ def install(stop: Stop) -> None:
         for name in names:
             around(module, name, "5 and 7 checkpoints", stop)
     around(snapshots.Snapshots, "write", "6 snapshot", stop)
-    for name in ("_write_arrays", "_write_files", "fsync_tree", "rename_dir"):
+    for name in ("write_files", "fsync_tree", "rename_dir"):
         around(snapshots, name, "6 snapshot", stop)
+    for name in ("_link", "_merged", "write_manifest"):
+        around(snapshot_writing, name, "6 snapshot", stop)
     around(checkpoints.Checkpoints, "point", "7 pointer", stop)
     for kind in (announce.NoAnnouncer, announce.KafkaAnnouncer):
         around(kind, "announce", "7 announcer", stop)
@@ -96,7 +100,7 @@ def install(stop: Stop) -> None:
     around(worker.Worker, "restore", "restore", stop)
     around(worker.Intake, "start", "restore", stop)
     _install_torn_appends(stop)
-    for name in _STORAGE_CALLS:
+    for name in STORAGE_CALLS:
         _install_storage(name, stop)
 
 

@@ -4,8 +4,8 @@ answer to what must become of each record."""
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ PARTITIONS = 4
 MINUTE_MS = 60_000
 SLIDE_MS = 2 * MINUTE_MS
 LATENESS_MS = 10_000
+_REPEATED_WITHIN = 40  # records
 
 ACCEPTED, DUPLICATE, LATE, DEAD, IGNORED = "accepted", "duplicate", "late", "dead", "ignored"
 
@@ -27,6 +28,8 @@ Record = tuple[int, bytes, int]
 """Partition, value, timestamp in ms."""
 Place = tuple[int, int]
 """Partition and offset."""
+Floors = dict[int, list[tuple[int, int]]]
+"""By partition: from this offset on, events of slides that start before that time (ms) are late."""
 
 CONFIG: dict[str, Any] = {
     "name": "shop",
@@ -76,12 +79,20 @@ class Stream:
     """Records in order of production, and their fates."""
 
     records: list[Record]
+    floors: Floors = field(default_factory=dict)  # where partitions woke or were added, as the journal says
     fates: dict[Place, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for index in range(PARTITIONS):
-            values = [value for partition, value, _ in self.records if partition == index]
-            self.fates |= {(index, offset): fate for offset, fate in enumerate(_fates(values))}
+        values: dict[int, list[bytes]] = {}
+        for partition, value, _ in self.records:
+            values.setdefault(partition, []).append(value)
+        for index, those in values.items():
+            fates = _fates(those, self.floors.get(index, []))
+            self.fates |= {(index, offset): fate for offset, fate in enumerate(fates)}
+
+    def ends(self) -> dict[int, int]:
+        """By partition, the offset behind its last record."""
+        return dict(Counter(partition for partition, _, _ in self.records))
 
     @property
     def accepted(self) -> frozenset[Place]:
@@ -105,23 +116,33 @@ class Stream:
 def make_stream(seed: int, events: int) -> Stream:
     """The first `events` events of a shop and what spoils them: 3 % repeated within the next records of their
     partition, 3 % an hour late, 1 % garbage or incomplete, 1 % of a type that nobody asked for."""
-    settings = ShopSettings(seed=seed, users=200, items=60, events_per_hour=2400.0, conversion=0.15)
-    shop = ShopEvents.concat([part for part in limited(Shop(settings).chunks(), events) if len(part)])
-    partitions = partition_of(shop, PARTITIONS).tolist()
+    return Stream(list(records_of(seed, limited(Shop(shop_settings(seed)).chunks(), events), lambda: PARTITIONS)))
+
+
+def shop_settings(seed: int) -> ShopSettings:
+    return ShopSettings(seed=seed, users=200, items=60, events_per_hour=2400.0, conversion=0.15)
+
+
+def records_of(seed: int, chunks: Iterable[ShopEvents], partitions: Callable[[], int]) -> Iterator[Record]:
+    """Events of a shop and what spoils them; `partitions` there are, asked anew for each chunk."""
     rng = np.random.default_rng([seed, 71])
-    records: list[Record] = []
-    for partition, value, time_us in zip(partitions, encode(shop, seed), shop.time.tolist(), strict=True):
-        records.append((partition, value, time_us // 1000))
-        records.extend(_spoiled(rng, records))
-    return Stream(records)
+    before: deque[Record] = deque(maxlen=_REPEATED_WITHIN)
+    for chunk in chunks:
+        places = partition_of(chunk, partitions()).tolist()
+        for partition, value, time_us in zip(places, encode(chunk, seed), chunk.time.tolist(), strict=True):
+            before.append((partition, value, time_us // 1000))
+            yield before[-1]
+            for spoiled in list(_spoiled(rng, before)):
+                before.append(spoiled)
+                yield spoiled
 
 
-def _spoiled(rng: np.random.Generator, before: list[Record]) -> Iterator[Record]:
+def _spoiled(rng: np.random.Generator, before: deque[Record]) -> Iterator[Record]:
     """What follows a record: mostly nothing."""
     partition, _, now_ms = before[-1]
     draw = rng.random()
     if draw < 0.03:
-        yield before[-1 - int(rng.integers(min(len(before), 40)))]
+        yield before[-1 - int(rng.integers(len(before)))]
     elif draw < 0.06:
         yield partition, _event(rng, now_ms - int(rng.integers(10, 60)) * MINUTE_MS), now_ms
     elif draw < 0.065:
@@ -148,10 +169,11 @@ def _event(rng: np.random.Generator, time_ms: int, **changes: Any) -> bytes:
     return json.dumps({**event, **changes}).encode()
 
 
-def _fates(values: list[bytes]) -> Iterator[str]:
+def _fates(values: list[bytes], floors: list[tuple[int, int]]) -> Iterator[str]:
     """What must become of a partition's records, one after the other; repeats never leave their partition."""
     highest, seen = 0, set()
-    for value in values:
+    for offset, value in enumerate(values):
+        floor = max((at for begin, at in floors if begin <= offset), default=0)
         try:
             event = json.loads(value)
         except ValueError:
@@ -164,7 +186,8 @@ def _fates(values: list[bytes]) -> Iterator[str]:
             yield DEAD
             continue
         mark, highest = highest - LATENESS_MS, max(highest, event["timestamp"])
-        if (event["timestamp"] // SLIDE_MS + 1) * SLIDE_MS <= mark:
+        start = event["timestamp"] // SLIDE_MS * SLIDE_MS
+        if start + SLIDE_MS <= mark or start < floor:
             yield LATE
         elif event["event_id"] in seen:
             yield DUPLICATE

@@ -12,8 +12,9 @@ import pytest
 
 from .driver import Driver
 from .mutations import MUTATIONS
+from .plans import POLL, POWER_CUT, Cut, Plan
 from .stream import Stream
-from .trials import POLL, POWER_CUT, Cut, Plan, Result, make_reference, run_trial
+from .trials import Result, make_reference, run_trial
 from .verdicts import Verdict
 from .worlds import files_world, make_stream
 

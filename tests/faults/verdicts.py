@@ -15,7 +15,7 @@ from stream_learner.publishing.checkpoints import Checkpoints
 from stream_learner.publishing.storage import LocalStorage
 
 from .ledger import History, read_history
-from .stream import ACCEPTED, DEAD, DUPLICATE, IGNORED, LATE, PARTITIONS, Place, Stream
+from .stream import ACCEPTED, DEAD, DUPLICATE, IGNORED, LATE, Place, Stream
 
 # Of the process and not of the model: differs with the machine's speed and with the number of lives.
 _OF_THE_RUN = ("wall_seconds", "cpu_seconds", "peak_rss_bytes", "events_per_second", "retraces")
@@ -56,7 +56,7 @@ def read_outcome(state: Path, report: Path, ledger: Path, stream: Stream) -> tup
     folder = state / "checkpoints" / "shop"
     checkpoints = Checkpoints(LocalStorage(folder), "shop", keep=2)
     problems = [*history.breaks, *_accounts(content, stream), *_letters(state, stream), *_versions(checkpoints)]
-    if history.reach != {p: sum(1 for q, _ in stream.fates if q == p) for p in range(PARTITIONS)}:
+    if history.reach != stream.ends():
         problems.append(f"consumed up to {history.reach}")
     if verdicts.count(b'"kind":"verdict"') != sum(content["verdicts"].values()):
         problems.append("verdicts.jsonl holds other verdicts than were counted")

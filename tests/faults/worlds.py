@@ -3,18 +3,66 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import kafka
 
 from . import stream as streams
-from .driver import Driver
-from .stream import CONFIG, PARTITIONS, Stream, changed
-from .trials import Reference, Result, World
+from .driver import Driver, Order
+from .plans import POLL
+from .proxy import Proxy
+from .stream import CONFIG, PARTITIONS, Stream, changed, write_config
 
 EVENTS = 2000
+_POLL_RECORDS = 15  # fewer than a slide's records of a partition, so that positions move with the slides
+
+
+@dataclass(frozen=True)
+class World:
+    """What all trials of a run share: the log, the config, the journal, and the worker that nobody interrupted."""
+
+    folder: Path
+    driver: Driver
+    stream: Stream
+    config: dict[str, Any]
+    mutation: str | None = None
+    kafka: Any = None  # a `KafkaBroker`, where the log is a topic
+    proxy: Any = None  # a `Proxy` before it, where it can be stopped, killed and started too
+    outages: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))  # starts the broker anew
+    outage: threading.Lock = field(default_factory=threading.Lock)  # one at a time
+
+    @property
+    def server(self) -> Any:
+        """The broker, where trials may do with it what they like; else None."""
+        return None if self.proxy is None else self.kafka.server
+
+    @property
+    def journal(self) -> Path:
+        """What an earlier run of the log was told: start offsets and operator commands."""
+        return self.folder / "given.jsonl"
+
+    def order(self, folder: Path, settings: dict[str, Any], *, name: str = "", **how: Any) -> Order:
+        """A life in this folder; one beside another there has a name."""
+        folder.mkdir(parents=True, exist_ok=True)
+        poll = settings.get(POLL, _POLL_RECORDS)
+        values = {key: value for key, value in settings.items() if key != POLL}
+        values["source.kafka.max_poll_records"] = poll
+        config = write_config(folder / f"{name}config.yaml", changed(self.config, values))
+        paths = {part: str(folder / part) for part in ("state", "report", "ledger", "fsyncs")}
+        own = folder / "state" / "journal.jsonl"
+        adopt = self.journal.exists() and not (own.exists() and own.stat().st_size)
+        how = {"journal": str(self.journal) if adopt else None, "mutation": self.mutation, **how}
+        return Order(config=str(config), output=str(folder / f"{name}output"), poll=poll, **paths, **how)
+
+    def close(self) -> None:
+        if self.proxy is not None:
+            self.proxy.close()
+        self.outages.shutdown()
 
 
 def make_stream(seed: int) -> Stream:
@@ -28,25 +76,26 @@ def files_world(folder: Path, driver: Driver, stream: Stream, mutation: str | No
     return World(folder, driver, stream, changed(CONFIG, source), mutation)
 
 
-def kafka_world(folder: Path, driver: Driver, stream: Stream, broker: Any, mutation: str | None = None) -> World:
-    """`broker` is a `KafkaBroker`; versions are announced to a topic of their own."""
-    topic, announced = broker.topic(PARTITIONS), broker.topic(1)
+def kafka_world(folder: Path, driver: Driver, stream: Stream, broker: Any, *, hurt: bool = False) -> World:
+    """`broker` is a `KafkaBroker`, `hurt` whether trials may stop and kill it; versions are announced to a topic."""
+    topic = broker.topic(PARTITIONS)
     broker.produce(topic, stream.records)
-    config = changed(CONFIG, {"topics": {topic: CONFIG["topics"]["events"]}, "announce.topic": announced})
-    source = {"source.kind": "kafka", "source.kafka.bootstrap_servers": broker.bootstrap}
-    server = broker.server if hasattr(broker.server, "stop") else None
-    return World(folder, driver, stream, changed(config, source), mutation, server)
+    proxy = None
+    if hurt and hasattr(broker.server, "behind_proxy"):
+        proxy = Proxy(broker.server.proxied_bootstrap, broker.server.behind_proxy)
+    return World(folder, driver, stream, topic_config(broker, topic), None, broker, proxy)
 
 
-def missing_announcements(world: World, reference: Reference, results: Sequence[Result]) -> list[str]:
-    """Versions of equal trials that nobody was told of. Announcements come at least once, so repeats are right."""
-    topic = world.config.get("announce", {}).get("topic")
-    if topic is None:
-        return []
-    told = {(message["path"], message["version"]) for message in _messages(world, topic)}
-    versions = reference.outcome.report["versions"]
-    places = [(r.folder / "state" / "checkpoints" / "shop", n) for r in results if r.verdict.equal for n in versions]
-    return [f"{folder}: version {n} was not announced" for folder, n in places if (str(folder / str(n)), n) not in told]
+def topic_config(broker: Any, topic: str) -> dict[str, Any]:
+    """The config of workers that read this topic, and announce to a new one."""
+    config = changed(CONFIG, {"topics": {topic: CONFIG["topics"]["events"]}, "announce.topic": broker.topic(1)})
+    return changed(config, {"source.kind": "kafka", "source.kafka.bootstrap_servers": broker.bootstrap})
+
+
+def announced(world: World) -> set[tuple[str, int]]:
+    """Folder and number of every version that somebody was told of."""
+    topic = world.config["announce"]["topic"]
+    return {(message["path"], message["version"]) for message in _messages(world, topic)}
 
 
 def _messages(world: World, topic: str) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from stream_learner import lease, settings
+from stream_learner.changes import Changed
 from stream_learner.durable import canonical_json
 from stream_learner.publishing import operating
 from stream_learner.publishing.checkpoints import Checkpoints, diff
@@ -24,11 +25,12 @@ from stream_learner.publishing.commands import Commands
 from stream_learner.publishing.manifest import LearnedRange, Machine, Manifest
 from stream_learner.publishing.rendering import list_json, render_diff, render_list, render_show
 from stream_learner.publishing.storage import LocalStorage
-from stream_learner.snapshots import Snapshots
+from stream_learner.snapshots import Chain, Snapshots
 
 from .cases import Case, Check, refusable, scratch
 
-_OLD, _NEW = 7, 12
+_SLIDES = (7, 9, 12)  # of the snapshots: whole; merged, so that it shares nothing with the first; linked
+_MOVED = np.array([0, 2])
 _VERSIONS = (1_704_067_200, 1_704_070_800)
 _MODEL = "shop"
 _TOKEN = 7
@@ -50,16 +52,29 @@ def _same(left: Any, right: Any) -> bool:
 
 def _state(slide: int) -> dict[str, Any]:
     rng = np.random.default_rng(slide)
-    table = {"ids": rng.integers(0, 2**64, 5, dtype=np.uint64), "weights": rng.random((3, 4), np.float32)}
+    weights = np.ones((3, 4), np.float32)
+    weights[_MOVED] = slide
+    table = {"ids": rng.integers(0, 2**64, 5, dtype=np.uint64), "weights": weights}
     return {"learner": {"table": table, "steps": slide}, "tally": {"a": 1, "b": [1.5, None, "x"]}, "when": np.arange(3)}
+
+
+def _with(state: dict[str, Any], weights: Any) -> dict[str, Any]:
+    table = {**state["learner"]["table"], "weights": weights}
+    return {**state, "learner": {**state["learner"], "table": table}}
 
 
 def valid_snapshots() -> list[Case]:
     with scratch() as folder:
-        snapshots = Snapshots(folder, keep=2)
-        for slide in (_OLD, _NEW):
-            snapshots.write(slide, _state(slide), {"journal": slide, "verdicts": 100, "offsets": {"events/0": 40}})
-        return _files(folder)
+        snapshots = Snapshots(folder, keep=2, chain=Chain(max_share=1000.0))
+        for slide in _SLIDES:
+            state = _state(slide)
+            if slide != _SLIDES[0]:
+                weights = state["learner"]["table"]["weights"]
+                state = _with(state, Changed(_MOVED, weights[_MOVED], len(weights)))
+            snapshots.write(slide, state, {"journal": slide, "verdicts": 100, "offsets": {"events/0": 40}})
+        files = _files(folder)
+        assert any("link-000.bin" in file.place for file in files)
+        return files
 
 
 def mend_snapshot(_: Random, case: Case) -> Case:

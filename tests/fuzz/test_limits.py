@@ -155,7 +155,9 @@ def test_a_snapshot_that_asks_for_more_memory_than_it_has_bytes_is_not_whole(tmp
     snapshots = _snapshots(tmp_path)
     for path in tmp_path.glob("slide-*/manifest.json"):
         manifest = json.loads(path.read_bytes())
-        manifest["arrays"] = [{"name": "a", "dtype": "'<f8'", "shape": [2**40], "offset": 0}]
+        manifest["arrays"] = [
+            {"name": "a", "dtype": "'<f8'", "shape": [2**40], "pieces": [["arrays.bin", 0, 2**40, None]]}
+        ]
         path.write_bytes(mend_snapshot(Random(0), Case("", json.dumps(manifest).encode())).content)
     with pytest.raises(StateError, match=r"arrays.bin ends within a"):
         snapshots.latest()

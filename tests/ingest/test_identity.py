@@ -8,6 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_learner.errors import DataError
 from stream_learner.events import MISSING_ID, EventBatch, EventSchema
 from stream_learner.ingest.identity import Deduplicator, Pseudonymiser, fingerprints
 from stream_learner.settings import Duration
@@ -72,26 +73,34 @@ def oracle(batches: list[list[tuple[int, int]]], window: int) -> list[list[bool]
 
 
 def test_a_repeat_within_the_window_is_dropped() -> None:
-    seen = Deduplicator(seconds(10))
+    seen = Deduplicator(seconds(10), 1000)
     assert seen.fresh(batch([(0, 1), (0, 1), (3, 2), (10, 1)])).tolist() == [True, False, True, False]
     assert seen.fresh(batch([(11, 1), (12, 2), (21, 1), (22, 1)])).tolist() == [True, False, False, True]
 
 
 def test_a_drizzle_of_repeats_does_not_extend_itself() -> None:
-    seen = Deduplicator(seconds(10))
+    seen = Deduplicator(seconds(10), 1000)
     kept = [seen.fresh(batch([(time, 5)])).item() for time in range(40)]
     assert [time for time, fresh in enumerate(kept) if fresh] == [0, 11, 22, 33]
-    assert Deduplicator(seconds(10)).fresh(batch([(time, 5) for time in range(40)])).tolist() == kept
+    assert Deduplicator(seconds(10), 1000).fresh(batch([(time, 5) for time in range(40)])).tolist() == kept
+
+
+def test_more_ids_than_allowed_stop_the_worker_and_name_the_key() -> None:
+    seen = Deduplicator(seconds(10), 3)
+    seen.fresh(batch([(0, 1), (1, 2), (2, 3)]))
+    seen.fresh(batch([(12, 4), (13, 5), (13, 6)]))  # the first ones are forgotten by now
+    with pytest.raises(DataError, match=r"4 event ids are remembered, more than dedupe\.max_ids 3"):
+        seen.fresh(batch([(14, 7)]))
 
 
 def test_events_without_an_id_are_kept() -> None:
-    seen = Deduplicator(seconds(10))
+    seen = Deduplicator(seconds(10), 1000)
     assert seen.fresh(batch([(0, 0), (0, 0), (1, 0)])).all() and len(seen) == 0
     assert len(seen.fresh(batch([]))) == 0
 
 
 def test_old_ids_are_forgotten() -> None:
-    seen = Deduplicator(seconds(10))
+    seen = Deduplicator(seconds(10), 1000)
     seen.fresh(batch([(time, time + 1) for time in range(100)]))
     assert len(seen) == 11
     seen.fresh(batch([(200, 0)]))
@@ -99,7 +108,7 @@ def test_old_ids_are_forgotten() -> None:
 
 
 def test_a_window_of_nothing_drops_only_the_same_time() -> None:
-    seen = Deduplicator(seconds(0))
+    seen = Deduplicator(seconds(0), 1000)
     assert seen.fresh(batch([(0, 1), (0, 1), (1, 1)])).tolist() == [True, False, True]
 
 
@@ -113,7 +122,7 @@ def test_against_a_plain_loop(steps: list[list[tuple[int, int]]], window: int) -
         for gap, event_id in step:
             time += gap
             batches[-1].append((time, event_id))
-    seen = Deduplicator(seconds(window))
+    seen = Deduplicator(seconds(window), 1000)
     assert [seen.fresh(batch(rows)).tolist() for rows in batches] == oracle(batches, window)
 
 
@@ -124,7 +133,7 @@ def test_restored_goes_on_as_if_never_interrupted(stop: int) -> None:
     ids = rng.integers(0, 400, 3000)
     rows = list(zip(times.tolist(), ids.tolist(), strict=True))
     batches = [rows[start : start + 500] for start in range(0, 3000, 500)]
-    whole, first, second = (Deduplicator(seconds(40)) for _ in range(3))
+    whole, first, second = (Deduplicator(seconds(40), 1000) for _ in range(3))
     expected = [whole.fresh(batch(part)).tolist() for part in batches]
     assert expected == oracle(batches, 40) and 500 < sum(map(sum, expected)) < 2900
     ours = [first.fresh(batch(part)).tolist() for part in batches[:stop]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import kafka
@@ -297,6 +298,17 @@ def _gone(kafka: KafkaBroker, topic: str) -> bool:
 
 
 # Wrong settings.
+
+
+def test_a_topic_that_the_broker_knows_a_little_later_is_waited_for(apache_kafka: KafkaBroker, opened: Open) -> None:
+    """As right after the broker's own start."""
+    topic = f"late-{time.time_ns()}"
+    source = opened(apache_kafka.bootstrap, topic)
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(source.start, None, until_end=False)
+        wait_until(lambda: source._unknown_since is not None)
+        apache_kafka.create(topic, 2)
+        assert started.result(_DEADLINE_S) == {Partition(topic, 0): 0, Partition(topic, 1): 0}
 
 
 def test_a_topic_that_does_not_exist_is_a_config_error_and_is_not_created(

@@ -24,7 +24,7 @@ from stream_learner.settings import Config
 
 pytestmark = pytest.mark.kafka
 
-_DEADLINE_S = 60.0
+_DEADLINE_S = 150.0
 _PAD = "x" * 20_000  # so that a fetch of 30 kB holds one record, and the client cannot read far ahead
 Record = tuple[int, int, bytes]  # partition, record timestamp in ms (-1 = none), value
 
@@ -95,9 +95,9 @@ def opened() -> Iterator[Open]:
 
     def open_one(log: Log, journal: MemoryJournal, on_gap: OnGap = "stop", **options: Any) -> Worker:
         state, until_end = options.pop("state", None), options.pop("until_end", False)
+        deadline = time.monotonic() + options.pop("deadline_s", _DEADLINE_S)
         settings = kafka_settings(log.kafka.bootstrap, **options)
         sources.append(KafkaSource(settings, [log.topic]))
-        deadline = time.monotonic() + _DEADLINE_S
 
         def turn(_: Worker) -> bool:
             assert time.monotonic() < deadline, "the intake is stuck"

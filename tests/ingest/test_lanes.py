@@ -21,8 +21,8 @@ def batch(partition: Partition, first: int, count: int, next_offset: int | None 
     return RecordBatch(partition, offsets, np.full(count, -1, np.int64), [b"x"] * count, end)
 
 
-def lanes(capacity: int = 10, fixed_end: int | None = None) -> Lanes:
-    made = Lanes(capacity)
+def lanes(capacity: int = 10, fixed_end: int | None = None, capacity_bytes: int = 1_000_000) -> Lanes:
+    made = Lanes(capacity, capacity_bytes)
     for partition in (A, B):
         made.open(partition, 0, fixed_end or 0, fixed_end)
     return made
@@ -48,6 +48,16 @@ def test_pausing_at_capacity_and_resuming_below_half() -> None:
     assert made.throttle() == ([], [])
     made.take({A}, 0.0)  # 4 wait
     assert made.throttle() == ([], [A])
+
+
+def test_bytes_pause_a_lane_too() -> None:
+    made = lanes(1000, capacity_bytes=10)  # a byte a record
+    made.put(batch(A, 0, 6))
+    assert made.throttle() == ([], []) and made.waiting() == (6, 6)
+    made.put(batch(A, 6, 4))
+    assert made.throttle() == ([A], [])
+    made.take({A}, 0.0)
+    assert made.throttle() == ([], [A]) and made.waiting() == (4, 4)
 
 
 def test_what_lies_beyond_the_fixed_end_is_cut() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from stream_learner.events import EventSchema
 from stream_learner.judging.baselines import BASELINES, Baselines
+from stream_learner.snapshots import Snapshots
 
 SCHEMA = EventSchema(topics=("t",), kinds=("click",), ids=("user", "item", "session", "category"), numbers=())
 
@@ -43,7 +44,7 @@ class Dictionaries:
 
 
 def test_rates_equal_dictionaries():
-    rng, baselines, plain = np.random.default_rng(0), Baselines(SCHEMA, 20.0), Dictionaries(20.0)
+    rng, baselines, plain = np.random.default_rng(0), Baselines(SCHEMA, 20.0, 1_000_000), Dictionaries(20.0)
     for _ in range(30):
         ids, labels = batch(rng)
         scores = baselines.score(ids)
@@ -55,11 +56,11 @@ def test_rates_equal_dictionaries():
 
 def test_before_the_first_label_all_say_one_half():
     ids, _ = batch(np.random.default_rng(1))
-    assert (Baselines(SCHEMA, 20.0).score(ids) == 0.5).all()
+    assert (Baselines(SCHEMA, 20.0, 1_000_000).score(ids) == 0.5).all()
 
 
 def test_nothing_to_score_or_update():
-    baselines = Baselines(SCHEMA, 20.0)
+    baselines = Baselines(SCHEMA, 20.0, 1_000_000)
     nothing = np.empty((0, 4), np.uint64)
     assert baselines.score(nothing).shape == (0, 4)
     baselines.update(nothing, np.empty(0, np.float32))
@@ -96,13 +97,15 @@ def test_a_key_that_comes_back_starts_from_nothing():
 
 @pytest.mark.parametrize("max_keys", [10, 1000])
 @pytest.mark.parametrize("cut", [0, 7, 29])
-def test_restored_baselines_go_on_bit_for_bit(max_keys, cut):
+def test_restored_baselines_go_on_bit_for_bit(max_keys, cut, tmp_path):
     rng = np.random.default_rng(2)
     steps = [batch(rng, users=200, items=100) for _ in range(30)]
     whole, again = Baselines(SCHEMA, 20.0, max_keys), Baselines(SCHEMA, 20.0, max_keys)
     for step in steps[:cut]:
         whole.update(*step)
-    again.restore(whole.capture())
+    snapshots = Snapshots(tmp_path, keep=2)
+    snapshots.write(cut, whole.capture(), {})
+    again.restore(snapshots.latest().state)
     for ids, labels in steps[cut:]:
         assert (whole.score(ids) == again.score(ids)).all()
         whole.update(ids, labels)
@@ -111,7 +114,7 @@ def test_restored_baselines_go_on_bit_for_bit(max_keys, cut):
 
 
 def test_a_capture_is_a_copy():
-    rng, baselines = np.random.default_rng(3), Baselines(SCHEMA, 20.0)
+    rng, baselines = np.random.default_rng(3), Baselines(SCHEMA, 20.0, 1_000_000)
     baselines.update(*batch(rng))
     captured = baselines.capture()
     before = captured["rates"]["item_rate"]["counts"].copy()

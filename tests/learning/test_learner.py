@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from model_inputs import EVERYTHING, examples, setting
 from sklearn.metrics import roc_auc_score
 
+from stream_learner.changes import Changed
 from stream_learner.errors import LearningError, StateError
 from stream_learner.learning.learner import Learner
 from stream_learner.learning.replay import Replay
@@ -244,12 +246,82 @@ def test_the_share_of_each_table_in_use():
 
 
 def test_nan_in_a_weight_is_seen():
-    _, learner, _ = _learner()
+    made, learner, replay = _learner()
     assert learner.finite()
-    values = learner.version_variables("candidate")
-    values["table/user"][3, 1] = np.nan
-    learner.candidate.assign(values)
+    learner.learn(examples(made, 100, seed=0), replay, 0)
+    assert learner.finite()
+    state = learner.capture()
+    rested = int(np.flatnonzero(~state["candidate"]["slot/table/user/mean"].any(axis=1))[0])
+    for name, row in (("table/user", rested), ("offset", ())):
+        broken = copy.deepcopy(state)
+        broken["candidate"][name][row] = np.nan
+        learner.restore(broken)
+        assert not learner.finite() and not learner.finite(), name
+    learner.restore(state)
+    assert learner.finite()
+    user = made.features.take_ids(examples(made, 1, seed=0).ids)  # a row that is moved next
+    moved = learner.candidate.encoder.rows(user)["user"].numpy()
+    learner.learn(examples(made, 1, seed=0), replay, 1)
+    learner.candidate.tables["user"].scatter_update(tf.IndexedSlices(np.full((1, 4), np.inf, np.float32), moved))
     assert not learner.finite()
+
+
+def _onto(before, after):
+    """A whole state, given the one before and what `changes` told of it."""
+    if isinstance(after, dict):
+        return {name: _onto((before or {}).get(name), value) for name, value in after.items()}
+    if isinstance(after, Changed):
+        return after.values if after.whole else after.onto(before.copy())
+    return copy.deepcopy(after)
+
+
+def test_what_changed_put_onto_what_was_is_what_is():
+    """A random sequence of learning, promoting, rolling back, capturing and restoring, whole states beside it."""
+    extra = "learning: {network: logistic, batch_size: 40}\nreplay: {capacity: 150}\n"
+    rng = np.random.default_rng(3)
+    made, learner, replay = _learner(extra)
+    spare = _learner(extra)[1:]
+    told, old, seen = {"learner": learner.capture(), "replay": replay.capture()}, None, set()
+    for slide in range(50):
+        action = rng.choice(["learn", "learn", "promote", "roll back", "restore", "capture"])
+        seen.add(action)
+        if action == "learn":
+            learner.learn(examples(made, int(rng.integers(0, 90)), seed=slide), replay, slide)
+        elif action == "promote":
+            learner.promote()
+            _equal(learner.version_variables(), learner.version_variables("candidate"))
+            old = old or learner.version_variables()
+        elif action == "roll back" and old is not None:
+            learner.load_champion(old)
+            _equal(learner.version_variables(), old)
+        elif action in ("restore", "capture"):
+            told = _onto(told, {"learner": learner.changes(), "replay": replay.changes()})
+        if action == "restore":  # by another worker, whatever it held before
+            (learner, replay), spare = spare, (learner, replay)
+            learner.restore(copy.deepcopy(told["learner"]))
+            replay.restore(copy.deepcopy(told["replay"]))
+    told = _onto(told, {"learner": learner.changes(), "replay": replay.changes()})
+    _equal(told, {"learner": learner.capture(), "replay": replay.capture()})
+    assert len(seen) == 5 and old is not None
+
+
+def test_what_a_step_moved_is_all_that_is_told():
+    made, learner, replay = _learner()
+    learner.learn(examples(made, 300, seed=0), replay, 0)
+    learner.promote()
+    learner.capture()
+    quiet = learner.changes()
+    leaves = {**quiet["candidate"], **{f"champion {name}": leaf for name, leaf in quiet["champion"].items()}}
+    tables = [leaf for leaf in leaves.values() if isinstance(leaf, Changed)]
+    assert len(tables) == 3 * 3 + 3 and all(len(leaf.rows) == 0 for leaf in tables)
+    one = replace(examples(made, 1, seed=1), ids=np.full((1, 4), 12345, np.uint64))
+    learner.learn(one, Replay(0, 0), 1)
+    told = learner.changes()
+    for name in ("table/user", "slot/table/user/mean", "slot/table/user/variance"):
+        assert told["candidate"][name].rows.tolist() == [1 + 12345 % 1000], name
+    assert len(told["champion"]["table/user"].rows) == 0
+    learner.promote()
+    assert learner.changes()["champion"]["table/user"].rows.tolist() == [1 + 12345 % 1000]
 
 
 def test_the_version_before_is_kept_for_its_canary_and_let_go():

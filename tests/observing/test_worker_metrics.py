@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,44 +13,65 @@ from prometheus_client.parser import text_string_to_metric_families
 from stream_learner import config as configs
 from stream_learner.ingest.memory import MemorySource
 from stream_learner.ingest.source import Partition
-from stream_learner.judging.scoreboard import Scoreboard
+from stream_learner.judging.baselines import Baselines
+from stream_learner.judging.drift import DriftWatch
+from stream_learner.judging.drift_inputs import InputColumns
+from stream_learner.judging.drift_tests import Finding
+from stream_learner.judging.scoreboard import Origin, Scoreboard
+from stream_learner.judging.slices import Slices
 from stream_learner.learning.learner import Learned
 from stream_learner.learning.replay import Replay
-from stream_learner.observing.metrics import WorkerMetrics, documented, resident_bytes
+from stream_learner.observing.metrics import BOUNDS, WorkerMetrics, documented, resident_bytes
 from stream_learner.settings import Config, Duration
 from stream_learner.tally import Tally
 from stream_learner.windows.aggregates import Aggregates
 from stream_learner.windows.attribution import Attribution
+from stream_learner.windows.quarantine import Quarantine
 from stream_learner.windows.slides import open_slides
 from stream_learner.windows.watermark import Watermark
 
 NAMES = [
     "aggregate_evictions_total",
     "aggregate_keys",
+    "baseline_keys",
+    "broken_slides_total",
     "captures_waiting",
     "champion_version",
     "commit_failures_total",
     "dead_letters_total",
     "decisions_total",
+    "dedupe_ids",
+    "drift_alarms_total",
+    "drift_findings",
+    "estimate_ratio",
     "events_total",
     "examples_total",
     "feature_psi",
     "foreign_commits_total",
     "foreign_members",
+    "id_table_rows",
+    "join_health_ratio",
+    "judged_examples",
     "lag_records",
     "learned_rows_total",
     "lease_token",
     "loss_nats",
     "matured_total",
     "open_events",
+    "outage",
     "pending_examples",
     "positives_total",
     "publish_duration_seconds",
     "quality_ratio",
+    "quarantine_size_bytes",
+    "quarantined_examples_total",
+    "queued_bytes",
+    "queued_records",
     "records_total",
     "replay_examples",
     "resident_memory_bytes",
     "retraces_total",
+    "slice_quality_ratio",
     "slide_duration_seconds",
     "slides_total",
     "snapshot_duration_seconds",
@@ -76,10 +97,11 @@ def value(metrics, name, **labels):
 class Parts:
     """A worker's parts, the real ones, without its loop."""
 
-    config: Config = field(default_factory=Config)
+    state: str
     tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
+        self.config = configs.with_state(Config(), self.state)
         schema = configs.event_schema(self.config)
         place = Partition("events", 0)
         source = MemorySource({place: [(0, -1, b"{}"), (1, -1, b"{}")]})
@@ -91,10 +113,17 @@ class Parts:
         )
         self.aggregates = Aggregates(self.config, schema)
         self.attribution = Attribution(self.config, schema)
+        self.quarantine = Quarantine(self.config, schema, lambda _: None)
         self.replay = Replay(10, 0)
-        self.learner: Any = SimpleNamespace(retraces=0)
+        self.learner: Any = SimpleNamespace(retraces=0, ids_held=lambda: {"item": 7})
+        self.identities = None
         self.writer: Any = SimpleNamespace(waiting=1)
-        self.judge: Any = SimpleNamespace(board=Scoreboard(("candidate", "prior"), windows, 1000))
+        self.judge: Any = SimpleNamespace(
+            board=Scoreboard(("candidate", "prior"), windows, 1000, features=2),
+            baselines=Baselines(schema, 1.0, 16),
+            slices=Slices(self.config.judging, schema),
+            drift=DriftWatch(InputColumns({}, {}, (), 0), self.config.drift, 0),
+        )
 
 
 def test_the_list_is_closed_and_well_named():
@@ -107,7 +136,7 @@ def test_the_list_is_closed_and_well_named():
         assert len(entry.help) > 10 and not entry.help.endswith(".")
         assert set(entry.labels) <= {
             "topic", "partition", "fate", "reason", "stage", "key", "cause", "source", "model", "metric", "window",
-            "feature", "verdict", "decision",
+            "feature", "verdict", "slice", "kind", "measure", "decision",
         }  # fmt: skip
 
 
@@ -122,14 +151,23 @@ def test_the_exposition_parses_and_holds_the_list_and_nothing_else():
     assert "_created" not in text
 
 
+def test_every_bound_has_its_gauge_and_its_key():
+    gauges = {entry.name.removeprefix("stream_learner_") for entry in documented() if entry.type == "gauge"}
+    assert set(BOUNDS) <= gauges
+    assert set(BOUNDS.values()) <= set(configs.leaves(configs.to_plain(Config())))
+    # a gauge that counts what is held, and not a level or a time, has a bound
+    held = {name for name in gauges if name.endswith(("_records", "_events", "_ids", "_keys", "_examples", "_rows"))}
+    assert held - set(BOUNDS) == {"lag_records"}  # of the log, not of this process
+
+
 def test_two_workers_share_nothing():
     first, second = WorkerMetrics(), WorkerMetrics()
     first.slides.inc()
     assert value(first, "slides_total") == 1 and value(second, "slides_total") == 0
 
 
-def test_counters_follow_the_state_from_where_the_process_began():
-    metrics, worker = WorkerMetrics(), Parts()
+def test_counters_follow_the_state_from_where_the_process_began(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
     worker.tally.accepted, worker.tally.slides = 1000, 10  # restored
     metrics.started(worker)
     assert value(metrics, "slides_total") == 0
@@ -151,8 +189,8 @@ def test_counters_follow_the_state_from_where_the_process_began():
     assert value(metrics, "loss_nats") == 0.25
 
 
-def test_gauges_show_levels():
-    metrics, worker = WorkerMetrics(), Parts()
+def test_gauges_show_levels(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
     metrics.started(worker)
     assert value(metrics, "lag_records", topic="events", partition="0") == 2
     assert value(metrics, "watermark_seconds") == 0  # nothing seen yet is not shown as a time
@@ -165,13 +203,31 @@ def test_gauges_show_levels():
     assert value(metrics, "aggregate_keys", key="item") == 0
 
 
-def test_quality_is_shown_by_model_and_window():
-    metrics, worker = WorkerMetrics(), Parts()
+def test_quality_is_shown_by_model_and_window(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
     logits, labels = np.array([-1, 0, 1, 2], np.float32), np.array([0, 0, 1, 1], np.float32)
     worker.judge.board.add({"candidate": logits}, labels, 1)
     metrics.closed(worker, Learned(0, 0, 0, float("nan")))
     assert value(metrics, "quality_ratio", model="candidate", metric="auc", window="1h") == 1.0
     assert np.isnan(value(metrics, "quality_ratio", model="prior", metric="ne", window="1h"))
+
+
+def test_drift_and_slices_are_shown(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
+    finding = Finding("labels", "label", "rate", 0.5, 1e-9)
+    metrics.started(worker)
+    worker.judge.drift.current, worker.judge.drift.alarms["labels"] = [finding], 1
+    rows = worker.judge.slices.arrive(np.ones((4, 3), np.uint64))
+    slices = np.where(rows, 1, 0).astype(np.int16)
+    worker.judge.slices.restore({**worker.judge.slices.capture(), "numbers": {"new_user=no": 0, "new_user=yes": 1}})
+    origin = replace(Origin.unknown(4, 2), slices=slices)
+    logits, labels = np.array([-1, 0, 1, 2], np.float32), np.array([0, 0, 1, 1], np.float32)
+    worker.judge.board.add({"candidate": logits}, labels, 1, origin)
+    metrics.closed(worker, Learned(0, 0, 0, float("nan")))
+    assert value(metrics, "drift_findings", kind="labels") == 1 == value(metrics, "drift_alarms_total", kind="labels")
+    assert value(metrics, "drift_findings", kind="inputs") == 0
+    assert value(metrics, "slice_quality_ratio", slice="new_user=no", metric="auc") == 1.0
+    assert np.isnan(value(metrics, "estimate_ratio", metric="auc"))
 
 
 def test_verdicts_versions_and_times():

@@ -11,6 +11,7 @@ import pytest
 from versions import MODEL, manifest_of, publish
 
 from stream_learner.errors import RetryableError
+from stream_learner.publishing import storage
 from stream_learner.publishing.checkpoints import Checkpoints, diff, next_version
 from stream_learner.publishing.manifest import LearnedRange, to_json
 from stream_learner.publishing.rendering import list_json, manifest_json, render_diff, render_list, render_show
@@ -50,6 +51,23 @@ def test_a_full_disk_is_retryable_and_leaves_nothing(store: Checkpoints, folder:
         store.publish(5, full, manifest_of(5), lambda _: None)
     assert list(folder.iterdir()) == []
     assert len(publish(store, 5).written) == 1
+
+
+def test_what_an_attempt_could_not_clean_up_hinders_no_other(store: Checkpoints, folder: Path) -> None:
+    (folder / ".tmp-5-7" / "variables").mkdir(parents=True)
+    publish(store, 5)
+    assert [path.name for path in folder.iterdir()] == ["5"] and store.verify(5) == []
+
+
+def test_a_version_found_standing_has_a_durable_name(
+    store: Checkpoints, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt that gave it its number may have failed at the fsync right after."""
+    publish(store, 5)
+    flushed: list[Path] = []
+    monkeypatch.setattr(storage, "fsync_path", flushed.append)
+    assert publish(store, 5).written == []
+    assert flushed == [folder]
 
 
 def test_leftovers_are_cleared_at_the_start_of_a_worker(store: Checkpoints, folder: Path) -> None:

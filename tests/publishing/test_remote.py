@@ -19,6 +19,7 @@ from stream_learner.errors import ConfigError, StateError, UnavailableError
 from stream_learner.publishing.checkpoints import Checkpoints
 from stream_learner.publishing.objects import Objects
 from stream_learner.publishing.opening import open_storage
+from stream_learner.publishing.storage import file_sum
 from stream_learner.settings import Duration, Secret
 
 DATA = "variables/variables.data-00000-of-00001"
@@ -321,3 +322,30 @@ def test_a_store_without_conditional_writes_is_used_and_said_to_be_one(
             assert opened(place).point(version)
     assert opened(place).verify(200) == []
     assert caplog.text.count("has no conditional writes: only the lease keeps a second writer out") == 1
+
+
+def test_an_intent_for_another_place_says_nothing_of_this_one(tmp_path: Path, server: S3Server) -> None:
+    """The root was changed between a kill and the next start: objects of another owner there are left alone."""
+    before, place = S3(tmp_path, server), S3(tmp_path, server)
+    server.before = answering(403, 1)
+    with pytest.raises(ConfigError):
+        publish(opened(before), 100)
+    server.whole()
+    place.put("100/variables/variables.index", b"of somebody else")
+    store = opened(place, token=8)
+    assert store.recover() == []
+    with pytest.raises(StateError, match="missing or damaged"):
+        publish(store, 100)
+    publish(store, 200)
+    assert place.read("100/variables/variables.index") == b"of somebody else"
+
+
+@pytest.mark.long
+def test_an_object_of_many_parts_is_put_in_one_step_too(tmp_path: Path, server: S3Server) -> None:
+    """From 100 MB on s3fs uploads parts; the condition then holds for the request that completes them."""
+    place, file = S3(tmp_path, server), tmp_path / "large"
+    file.write_bytes(b"0123456789abcdef" * (7 << 20))
+    objects = Objects(place.root, MODEL, server.options)
+    assert objects.create("large", file)
+    assert not objects.create("large", tmp_path / "large")
+    assert objects.measure("large") == file_sum(file)

@@ -168,10 +168,11 @@ def test_killed_at_every_step_of_an_upload_it_comes_to_the_same_version(place: P
             publish(opened(place, fence=dying(kills)), 100)
             break
         except Killed:
-            assert opened(place).versions() == [], "a part was taken for a version"
+            seen = [m.version for m in opened(place).versions()]
+            assert seen == [] or opened(place).verify(100) == [], "a part was taken for a version"
         again = opened(place, token=8)
         again.recover()
-        assert place.names() <= names_of(100) - {"100/manifest.json"}
+        assert place.names() <= names_of(100) - ({"100/manifest.json"} if not seen else set())
         publish(again, 100)
         assert again.verify(100) == [] and place.names() == names_of(100)
         place.storage().remove(100)

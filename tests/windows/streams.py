@@ -81,6 +81,8 @@ def same_state(a: object, b: object) -> bool:
     """Whether two captured states are equal, bit for bit."""
     if isinstance(a, dict) and isinstance(b, dict):
         return list(a) == list(b) and all(same_state(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same_state, a, b))
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     return type(a) is type(b) and a == b

@@ -373,3 +373,21 @@ def test_columns_and_their_order() -> None:
 def test_what_cannot_be_built_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Aggregates(config_of(**wrong), SCHEMA)
+
+
+def test_a_slide_that_is_not_whole_is_a_gap_in_every_window_but_was_seen() -> None:
+    """As if its events had never been, except for when a key was last seen."""
+    config = config_of(distinct=BOTH, windows=[30, 100])
+    gapped, spared, straight = (Aggregates(config, SCHEMA) for _ in range(3))
+    counted = np.array([column.kind != "recency" for column in gapped.columns])
+    broken = {3, 4, 9}
+    for number, slide in enumerate(stream_for(config, 5)):
+        rows = np.flatnonzero(slide.events.kind == 0)
+        whole = number not in broken
+        seen = gapped.step(slide.events, rows, slide.start, slide.end, whole=whole)
+        known = straight.step(slide.events, rows, slide.start, slide.end)
+        np.testing.assert_array_equal(seen[:, ~counted], known[:, ~counted])
+        if whole:
+            wanted = spared.step(slide.events, rows, slide.start, slide.end)
+            np.testing.assert_array_equal(seen[:, counted], wanted[:, counted])
+    assert number > max(broken)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import pytest
 from streams import (
@@ -18,6 +19,7 @@ from streams import (
 )
 
 from stream_learner import settings
+from stream_learner.errors import DataError
 from stream_learner.settings import Config, Duration
 from stream_learner.windows.attribution import Attribution, Matured, select_examples
 from stream_learner.windows.grouping import NEVER
@@ -105,7 +107,10 @@ class Oracle:
 
 def run(attribution: Attribution, slide: Slide, config: Config) -> Matured:
     rows = select_examples(slide.events, SCHEMA, config)
-    return attribution.step(slide.events, rows, examples_of(slide.events, rows), slide.end)
+    matched = attribution.matched(slide.events, rows)
+    out = attribution.step(slide.events, rows, examples_of(slide.events, rows), slide.end)
+    assert (len(matched), np.count_nonzero(~matched)) == (out.purchases, out.unmatched)
+    return out
 
 
 def stream_of(seed: int, span: int = 200) -> list[Slide]:
@@ -299,3 +304,13 @@ def test_tape_replaces_only_what_still_holds_the_old_value() -> None:
     tape.replace("first", 0, np.array([8, 1, 5, 4]), np.array([80, 10, 50, 40]))
     assert tape.read(1, 10)["first"].tolist() == [10, 0, 0, 40, 5, 0, 0, 80, 0]
     tape.replace("first", 0, np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+def test_more_pending_examples_than_allowed_stop_the_worker_and_name_the_key() -> None:
+    config = config_of(horizon=1000)
+    few = msgspec.structs.replace(config, labels=msgspec.structs.replace(config.labels, max_pending=3))
+    attribution = Attribution(few, SCHEMA)
+    events = events_at(np.arange(4), np.full(4, CLICK), np.ones((4, len(SCHEMA.ids))))
+    rows = np.arange(4)
+    with pytest.raises(DataError, match=r"4 examples wait for their label, more than labels\.max_pending 3"):
+        attribution.step(events, rows, examples_of(events, rows), 10)

@@ -1,0 +1,106 @@
+"""What changed of a large array since it was captured last: told by whoever changed it, never found by looking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+I64 = NDArray[np.int64]
+
+_FIRST_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An array, by the rows that differ from the capture before; a leaf of a state, as an array is.
+
+    `rows`: int64 [k], ascending, each once; `values`: [k, ...], what they hold now; `height`: rows of the array now.
+    Rows from the former height on must all be among them, so `rows` of 0..height-1 are an array that is new.
+    """
+
+    rows: I64
+    values: NDArray[Any]
+    height: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether `values` are the array, and nothing of before is needed."""
+        return len(self.rows) == self.height
+
+    def onto(self, before: NDArray[Any]) -> NDArray[Any]:
+        """The array as it is now, given what it was; `before` may be written to."""
+        array = resized(before, self.height)
+        array[self.rows] = self.values
+        return array
+
+
+def resized(array: NDArray[Any], height: int) -> NDArray[Any]:
+    """The array itself when it has so many rows, else a copy; rows that it did not have hold anything."""
+    if len(array) == height:
+        return array
+    out = np.empty((height, *array.shape[1:]), array.dtype)
+    out[: len(array)] = array[:height]
+    return out
+
+
+class RowSet:
+    """A set of row numbers. What an operation costs depends on the rows it is given, not on the height of the array."""
+
+    def __init__(self) -> None:
+        self._held = np.zeros(0, bool)
+        self._added: list[I64] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, rows: I64) -> None:
+        """`rows`: int64 [k], no negative ones, each once."""
+        if not len(rows):
+            return
+        needed = int(rows.max()) + 1
+        if needed > len(self._held):
+            grown = np.zeros(max(needed, 2 * len(self._held), _FIRST_ROWS), bool)
+            grown[: len(self._held)] = self._held
+            self._held = grown
+        new = rows[~self._held[rows]]
+        self._held[new] = True
+        self._added.append(new)
+        self._count += len(new)
+
+    def rows(self) -> I64:
+        """The rows held, ascending."""
+        joined = np.concatenate([np.empty(0, np.int64), *self._added])
+        joined.sort()
+        self._added = [joined] if len(joined) else []
+        return joined
+
+    def take(self) -> I64:
+        """The rows held, ascending; none are afterwards."""
+        rows = self.rows()
+        self._held[rows] = False
+        self._added, self._count = [], 0
+        return rows
+
+    def packed(self) -> NDArray[np.uint8]:
+        """The set as bits, for a snapshot."""
+        return np.packbits(self._held)
+
+    @classmethod
+    def of(cls, rows: I64) -> RowSet:
+        made = cls()
+        made.add(rows)
+        return made
+
+    @classmethod
+    def unpacked(cls, bits: NDArray[np.uint8]) -> RowSet:
+        return cls.of(np.flatnonzero(np.unpackbits(bits)))
+
+
+def differing(one: NDArray[Any], other: NDArray[Any]) -> I64:
+    """The rows in which two arrays of equal shape and type [n, d] differ in any bit (so -0.0 is not 0.0), ascending."""
+    bits = np.dtype(f"u{one.dtype.itemsize}")
+    return np.flatnonzero((one.view(bits) != other.view(bits)).any(axis=1))

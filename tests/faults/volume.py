@@ -1,0 +1,71 @@
+"""A small disk of a trial's own: a tmpfs that can be filled to the last byte and mounted read-only."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+SIZE_BYTES = 256 << 20
+_BALLAST = "ballast"
+_BUSY_S = 10.0  # how long a file that is open for writing may hold up a remount
+
+
+class Volume:
+    """A tmpfs at `path`, which is made if need be."""
+
+    def __init__(self, path: Path, size_bytes: int = SIZE_BYTES) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        _run("mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "faults", str(path))
+
+    def fill(self) -> None:
+        """Not a byte is left."""
+        with (self.path / _BALLAST).open("ab", buffering=0) as file:
+            for block in (bytes(1 << 20), bytes(1 << 12), b"\0"):
+                try:
+                    while True:
+                        file.write(block)
+                except OSError:
+                    continue
+
+    def free(self) -> None:
+        (self.path / _BALLAST).unlink(missing_ok=True)
+
+    def set_read_only(self) -> None:
+        """Waits for files that are open for writing to be closed. Raises `CalledProcessError` when one stays open."""
+        deadline = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                return _run("mount", "-o", "remount,ro", str(self.path))
+            except subprocess.CalledProcessError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    def set_writable(self) -> None:
+        _run("mount", "-o", "remount,rw", str(self.path))
+
+    def remove(self) -> None:
+        """What was in it is gone."""
+        _run("umount", "-l", str(self.path))
+
+
+@functools.cache
+def can_mount() -> bool:
+    """Whether this process may: root, in most containers not."""
+    if os.geteuid() != 0:
+        return False
+    with tempfile.TemporaryDirectory(prefix="faults-mount-") as folder:
+        try:
+            Volume(Path(folder), 1 << 20).remove()
+        except (OSError, subprocess.CalledProcessError):
+            return False
+    return True
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
