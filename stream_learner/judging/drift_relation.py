@@ -93,7 +93,6 @@ class _Watcher:
         self._change = least_change
         self._adwin = Adwin(clock=_CLOCK)
         self._page = PageHinkley(alpha=1.0)
-        self._variance = _Average()  # predicted, per example
         self._unrest = _Average()  # squared slide sums by predicted variance
         self._level = _Average()  # of the signal
 
@@ -105,7 +104,6 @@ class _Watcher:
         total, expected = float(values.sum()), float(variances.sum())
         if expected <= 0:
             return []
-        self._variance.add(expected, len(values))
         spread = max(1.0, self._unrest.value) if not math.isnan(self._unrest.value) else 1.0
         usual = 0.0 if math.isnan(self._level.value) else self._level.value
         shift = total / expected - usual
@@ -130,7 +128,6 @@ class _Watcher:
         return {
             "adwin": self._adwin,
             "page": self._page,
-            "variance": self._variance,
             "unrest": self._unrest,
             "level": self._level,
         }
