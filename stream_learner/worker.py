@@ -21,6 +21,7 @@ import numpy as np
 from stream_learner import config as configs
 from stream_learner import config_change
 from stream_learner.config_change import ConfigSwitched
+from stream_learner.decisions import Decisions, Means
 from stream_learner.durable import make_folder, recover_folder
 from stream_learner.errors import ConfigError, RetryableError, StateError
 from stream_learner.events import EventBatch, ExampleBatch
@@ -31,6 +32,7 @@ from stream_learner.ingest.source import Partition, Source
 from stream_learner.intake import Intake
 from stream_learner.journal import Command, FileJournal
 from stream_learner.judging.judge import Judge
+from stream_learner.judging.score_log import ScoreLog
 from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.features import feature_schema
 from stream_learner.learning.learner import Learned, Learner
@@ -102,6 +104,7 @@ class Worker:
         self.tally = Tally()
         self.journal = FileJournal(state / "journal.jsonl", lease.prove)
         self.verdicts = VerdictLog(state / "verdicts.jsonl", lease.prove)
+        self.scores = ScoreLog(state / "scores.jsonl", wanted=config.judging.score_log, fence=lease.prove)
         chain = Chain(config.snapshot.max_increments, config.snapshot.max_increment_share)
         keep = config.snapshot.keep
         self.snapshots = Snapshots(state / "snapshots", keep, chain=chain, token=lease.token, fence=lease.prove)
@@ -118,6 +121,12 @@ class Worker:
         self.judge = Judge(config, self.schema, features)
         self.publisher = Publisher(config, features, self.aggregates.columns, self.learner, lease)
         self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)
+        means = Means(
+            self._record, self._judged, self._published, around.metrics.decided, self._occasion, self.writer.drain
+        )
+        self.decisions = Decisions(
+            config, self.learner, self.replay, self.judge, self.publisher, self.aggregates, means
+        )
         self._snapshot_at: int | None = None  # slide end of the last snapshot, us
         self._captured_at = time.monotonic()
         # Parts that can tell what changed of them; the others are captured whole.
@@ -183,6 +192,7 @@ class Worker:
             examples = self._arrived(events, rows, numbers, slide)
             if whole:
                 self.judge.arrived(examples, slide)
+                self.judge.canary.arrived(examples.logit_champion, self.learner.score_previous(examples))
         with self._stage("attribution"):
             came = self.attribution.step(events, rows, examples, slide.end)
             self.tally.joined(len(rows), len(came.examples), came.positives, came.purchases, came.unmatched)
@@ -193,6 +203,11 @@ class Worker:
             candidate = self._at_maturity(matured.examples)
             champion = self.learner.score_champion(matured.examples)
             self.judge.matured(matured, candidate, champion, slide)
+            labels, previous = matured.examples.label, self.learner.score_previous(matured.examples)
+            self.judge.canary.matured(champion, previous, labels)
+            self._retrying(
+                lambda: self.scores.line(slide.number, slide.end, candidate, champion, labels), "scores.jsonl"
+            )
         with self._stage("learn"):
             learned = self.learner.learn(fresh, self.replay, slide.number)
         self._last_end = slide.end
@@ -218,14 +233,10 @@ class Worker:
     def _show(self, slide: Slide, learned: Learned) -> None:
         """Metrics and one log line; nothing here reaches the model."""
         self.around.metrics.closed(self, learned)
-        told: dict[str, Any] = {
-            "slide": slide.number,
-            "end_us": slide.end,
-            "events": len(slide.events),
-            "learned": learned.rows,
-        }
-        told |= {"replayed": learned.replayed, "loss": learned.mean_loss, "pending": len(self.attribution)}
-        log.info("slide closed", extra={"fields": {**told, "champion": self.publisher.champion}})
+        told: dict[str, Any] = {"slide": slide.number, "end_us": slide.end, "events": len(slide.events)}
+        told |= {"learned": learned.rows, "replayed": learned.replayed, "loss": learned.mean_loss}
+        told |= {"pending": len(self.attribution), "champion": self.publisher.champion}
+        log.info("slide closed", extra={"fields": told})
 
     def _without_repeats(self, slide: Slide) -> EventBatch:
         events = slide.events
@@ -267,7 +278,7 @@ class Worker:
         """What a slide becomes, in nine steps; 1 to 3 here, 4 to 9 in order on the writer thread (`_write`).
 
         1 the slide is closed: its events are in no other
-        2 verdict, appended to verdicts.jsonl; a pass makes the candidate champion in state
+        2 canary and verdict, appended to verdicts.jsonl; a pass makes the candidate champion in state
         3 capture: everything below works on copies, and learning goes on
         4 dead letters are flushed
         5 the version is written under a temporary name, checked and renamed
@@ -279,27 +290,15 @@ class Worker:
         A crash before 6 works the slides since the last snapshot again and comes to the same versions; a restore
         repeats 7 to 9. When `snapshot.max_waiting` captures wait, learning waits.
         """
-        version = None
-        verdict = self._verdict(slide)  # 2
-        if verdict is not None and verdict.passed:
-            self.learner.promote()
-            occasion = self._occasion(verdict.to_json())
-            version = self.publisher.promoted(occasion, self.aggregates, self.judge.sample())
-            self._published(slide.end)
+        version = self.decisions.at_slide_end(slide)  # 2
         if version is not None or self._snapshot_due(slide.end):
             self._capture(version)  # 3
 
-    def _verdict(self, slide: Slide) -> Verdict | None:
-        if not self.judge.due(slide.end):
-            return None
-        verdict = self.judge.verdict(slide, finite=self.learner.finite(), champion=self.publisher.champion)
-        self._record({**verdict.to_json(), "drift": self.judge.drift_numbers()})
+    def _judged(self, verdict: Verdict) -> None:
         self.tally.judged(verdict.passed)
         self.around.metrics.verdict(passed=verdict.passed, psi=self.judge.psi)
-        log.info("slide %d %s", slide.number, verdict.reason)
-        return verdict
 
-    def _published(self, slide_end: int, *, rollback: bool = False) -> None:
+    def _published(self, slide_end: int, rollback: bool) -> None:
         """Evidence, drift reference and the list of slides in quarantine start afresh with every version."""
         self.judge.published(slide_end, self.learner.score_champion, rollback=rollback)
         self.quarantine.published()
@@ -395,7 +394,7 @@ class Worker:
         try:
             if command.name == "requeue":
                 self.quarantine.require(int(command.arguments["slide"] or 0))
-            else:
+            elif "version" in command.arguments:
                 version = int(command.arguments["version"] or 0)
                 self._retrying(lambda: self.publisher.require(version), "versions")
         except (ConfigError, StateError) as error:
@@ -403,19 +402,12 @@ class Worker:
         return None
 
     def _carry_out(self, entry: Command) -> None:
-        ((kind, number),) = entry.arguments.items()
-        log.info("slide %d: %s %s %s", entry.slide, entry.name, kind, number)
-        pins = self.publisher.pins
-        acts = {"rollback": self._roll_back, "pin": pins.add, "unpin": pins.discard, "requeue": self.quarantine.requeue}
-        acts[entry.name](int(number or 0))
-
-    def _roll_back(self, to: int) -> None:
-        """Republishes an older version under a new number: the pointer never moves back."""
-        self.writer.drain()  # its files may still be waiting to be written
-        verdict = {"verdict": "rollback", "reason": f"rolled back to version {to} by an operator"}
-        version = self.publisher.rolled_back(self._occasion(verdict), to, self.judge.sample())
-        self._published(self._last_end or 0, rollback=True)
-        self._capture(version)
+        if entry.name == "requeue":
+            self.quarantine.requeue(int(entry.arguments["slide"] or 0))
+            return
+        version = self.decisions.carry_out(entry, self._last_end or 0)
+        if version is not None:
+            self._capture(version)
 
     # ---- state ----------------------------------------------------------------------------------------------
 
@@ -430,6 +422,7 @@ class Worker:
             "replay": self.replay,
             "judge": self.judge,
             "publisher": self.publisher,
+            "scores": self.scores,
             "quarantine": self.quarantine,
         }
         return parts if self.identities is None else {**parts, "identities": self.identities}
@@ -453,6 +446,7 @@ class Worker:
             self.wanted = config_change.begin(self.config, self.wanted, self.journal.entries)
             self._retrying(lambda: self.verdicts.cut(0), "verdicts.jsonl")
             self.quarantine.begin()
+            self.scores.begin()
             return
         pending = self.journal.from_position(snapshot.state["intake"]["applied"])
         change = config_change.resolve(snapshot.head, self.config, self.wanted, pending)
@@ -479,5 +473,6 @@ class Worker:
             log.warning("%s; no snapshot covers those records, so they come again", error)
         self.around.announcer.close()
         self.verdicts.close()
+        self.scores.close()
         self.quarantine.close()
         self.journal.close()

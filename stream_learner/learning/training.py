@@ -62,6 +62,14 @@ class Trainer:
                 moved.step(rows[name].numpy())
         return float(loss.numpy()), bool(taken)
 
+    def forget(self) -> None:
+        """Every slot as before the first step."""
+        self._count.assign(0)
+        for rule, held in ((self._dense_rule, self._dense_slots), (self._table_rule, self._table_slots.values())):
+            for slots in held:
+                for name, slot in slots.items():
+                    slot.assign(tf.fill(slot.shape, np.float32(rule.slots[name])))
+
     def touched(self) -> dict[str, float]:
         """Per table the share of rows that were in any step."""
         return {name: len(moved.ever) / self._model.tables[name].shape[0] for name, moved in self.moved.items()}
