@@ -12,18 +12,16 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-
-import numpy as np
 
 from stream_learner import config as configs
 from stream_learner import config_change
 from stream_learner.config_change import ConfigSwitched
 from stream_learner.decisions import Decisions, Means
 from stream_learner.durable import make_folder, recover_folder
-from stream_learner.errors import ConfigError, RetryableError, StateError
+from stream_learner.errors import RetryableError
 from stream_learner.events import EventBatch, ExampleBatch
 from stream_learner.gaps import OnGap
 from stream_learner.ingest.dead_letters import DeadLetterSink
@@ -40,12 +38,15 @@ from stream_learner.learning.replay import Replay
 from stream_learner.lease import Lease
 from stream_learner.observing.health import Health
 from stream_learner.observing.metrics import WorkerMetrics
+from stream_learner.operators import Operators
+from stream_learner.parts import Parts
 from stream_learner.publishing.announce import Announcer
-from stream_learner.publishing.commands import Commands, OperatorCommand
+from stream_learner.publishing.commands import Commands
 from stream_learner.publishing.operating import note_whereabouts
 from stream_learner.publishing.publisher import Occasion, Publisher, Version
 from stream_learner.publishing.verdict_log import VerdictLog
 from stream_learner.retry import retrying
+from stream_learner.scoring import Scoring
 from stream_learner.settings import Config
 from stream_learner.snapshots import Chain, Snapshots
 from stream_learner.tally import Tally
@@ -127,11 +128,27 @@ class Worker:
         self.decisions = Decisions(
             config, self.learner, self.replay, self.judge, self.publisher, self.aggregates, means
         )
+        self.scoring = Scoring(self.learner, self.judge, self.publisher, labelled=config.labels.source == "field")
+        self.operators = Operators(
+            self.commands, self.journal, self.intake, self.publisher, self.quarantine, config.storage.retry_timeout
+        )
+        self.parts = Parts(
+            {
+                "tally": self.tally,
+                "intake": self.intake,
+                **({} if self.identities is None else {"identities": self.identities}),
+                "aggregates": self.aggregates,
+                "attribution": self.attribution,
+                "quarantine": self.quarantine,
+                "learner": self.learner,
+                "replay": self.replay,
+                "judge": self.judge,
+                "scores": self.scores,
+                "publisher": self.publisher,
+            }
+        )
         self._snapshot_at: int | None = None  # slide end of the last snapshot, us
         self._captured_at = time.monotonic()
-        # Parts that can tell what changed of them; the others are captured whole.
-        self._incremental: dict[str, Learner | Replay] = {"learner": self.learner, "replay": self.replay}
-        self._known_whole = False  # by `snapshots`: changes can be told against what was captured or restored last
         self._head = configs.model_head(config)
         self._config_left = False  # `wanted` is to be adopted when something new may be decided
         self._last_end: int | None = None  # end of the last slide, us
@@ -168,10 +185,19 @@ class Worker:
         self.around.health.beat("reading")
         self.lease.check()
         self.writer.check()
-        self.take_commands()
+        self.operators.take(self.writer.drain, self._carry_out)
         if self._config_left and not self.intake.repeating:
             self._adopt_config()
         return not self._stopping()
+
+    def _carry_out(self, entry: Command) -> None:
+        """An operator's command, journaled."""
+        if entry.name == "requeue":
+            self.quarantine.requeue(int(entry.arguments["slide"] or 0))
+            return
+        version = self.decisions.carry_out(entry, self._last_end or 0)
+        if version is not None:
+            self._capture(version)
 
     def _adopt_config(self) -> None:
         """Model keys that were changed while the worker was away take effect before the next slide."""
@@ -189,7 +215,7 @@ class Worker:
             self.tally.inspected(len(events), whole=whole)
             numbers = self.aggregates.step(events, rows, slide.start, slide.end, whole=whole)
         with self._stage("score"):
-            examples = self._arrived(events, rows, numbers, slide)
+            examples = self.scoring.arrived(events.take(rows), numbers, slide.number)
             if whole:
                 self.judge.arrived(examples, slide)
                 self.judge.canary.arrived(examples.logit_champion, self.learner.score_previous(examples))
@@ -200,7 +226,7 @@ class Worker:
             fresh = ExampleBatch.concat([*requeued, matured.examples])
             self.aggregates.take_in_labels(fresh, slide.end)
         with self._stage("judge"):
-            candidate = self._at_maturity(matured.examples)
+            candidate = self.scoring.candidate_at_maturity(matured.examples)
             champion = self.learner.score_champion(matured.examples)
             self.judge.matured(matured, candidate, champion, slide)
             labels, previous = matured.examples.label, self.learner.score_previous(matured.examples)
@@ -214,14 +240,6 @@ class Worker:
         with self._stage("commit"):
             self._commit(slide)
         self._show(slide, learned)
-
-    def _at_maturity(self, examples: ExampleBatch) -> Any:
-        """The candidate's logits before these are learned, [n]; None as long as it has learned nothing."""
-        if not self.learner.has_learned:
-            return None
-        if self.config.labels.source == "field":  # they arrived in this slide: nothing was learned since
-            return examples.logit_candidate
-        return self.learner.score(examples)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -247,30 +265,6 @@ class Worker:
 
     def _record(self, line: dict[str, Any]) -> None:
         self._retrying(lambda: self.verdicts.append(line), "verdicts.jsonl")
-
-    def _arrived(self, events: EventBatch, rows: Any, numbers: Any, slide: Slide) -> ExampleBatch:
-        """The slide's examples, scored by candidate, champion and baselines as of now: before anything is learned."""
-        clicks = events.take(rows)
-        nothing = np.full(len(rows), np.nan, np.float32)
-        label = clicks.label if self.config.labels.source == "field" else nothing
-        examples = ExampleBatch(
-            time=clicks.time,
-            ids=clicks.ids,
-            numbers=np.concatenate([clicks.numbers, numbers], axis=1),
-            label=label,
-            logit_candidate=nothing,
-            logit_champion=nothing,
-            logit_served=nothing,
-            baseline=self.judge.baselines.score(clicks.ids),
-            judged=self.judge.in_span(clicks.time, slide.number),
-            unseen=self.judge.slices.arrive(clicks.ids),
-        )
-        return replace(
-            examples,
-            logit_candidate=self.learner.score(examples),
-            logit_champion=self.learner.score_champion(examples),
-            logit_served=self.publisher.score_served(examples),
-        )
 
     # ---- committing -----------------------------------------------------------------------------------------
 
@@ -315,7 +309,8 @@ class Worker:
 
     def _capture(self, version: Version | None) -> None:
         self._snapshot_at, self._captured_at = self._last_end, time.monotonic()
-        capture = Capture(self.intake.slides.number, version, self.capture(), dict(self.intake.positions))
+        state = {**self.parts.capture(), "verdicts": self.verdicts.length, "last_end": self._last_end}
+        capture = Capture(self.intake.slides.number, version, state, dict(self.intake.positions))
         self.writer.submit(capture)
         self.around.metrics.captures_waiting.set(self.writer.waiting)
 
@@ -352,12 +347,8 @@ class Worker:
         self.around.metrics.serving(version, int(message["slide_end_us"]))
 
     def _prune(self, pins: list[int]) -> None:
-        """Step 9. What an operator has named and the worker is at, or has not come to yet, is kept as well."""
-        entries = self.journal.entries[max(self.intake.applied - 1, 0) :]
-        ahead = [entry.arguments for entry in entries if isinstance(entry, Command)]
-        waiting = [command.arguments for command in self.commands.pending()]
-        named = {int(arguments.get("version") or 0) for arguments in (*ahead, *waiting)}
-        pruned = self.publisher.checkpoints.prune({*pins, *named})
+        """Step 9."""
+        pruned = self.publisher.checkpoints.prune({*pins, *self.operators.named_versions()})
         for name, reason in pruned.failed.items():
             log.warning("version %s could not be pruned: %s", name, reason)
         for problem in self.snapshots.prune():
@@ -366,74 +357,7 @@ class Worker:
     def _retrying(self, action: Callable[[], T], what: str) -> T:
         return retrying(action, what, self.config.storage.retry_timeout)
 
-    # ---- operator commands ----------------------------------------------------------------------------------
-
-    def take_commands(self) -> None:
-        """Journals what waits in the inbox and carries it out, between two slides."""
-        for command in self._retrying(self.commands.pending, "commands"):
-            if self.intake.journaled(command.id):
-                self._done(command)  # a crash came between the journal and this
-                continue
-            refusal = self._refusal(command)
-            if refusal is not None:
-                log.error("%s refused: %s", command, refusal)
-                self._done(command)
-                continue
-            entry = self.intake.decide(command.name, command.arguments, command.id)
-            if entry is None:
-                return  # older entries are being obeyed; this one waits its turn
-            self._done(command)
-            self._carry_out(entry)
-
-    def _done(self, command: OperatorCommand) -> None:
-        self._retrying(lambda: self.commands.done(command.id), "commands")
-
-    def _refusal(self, command: OperatorCommand) -> str | None:
-        """Why a command cannot be carried out: asked before it is journaled, for the journal is obeyed."""
-        self.writer.drain()
-        try:
-            if command.name == "requeue":
-                self.quarantine.require(int(command.arguments["slide"] or 0))
-            elif "version" in command.arguments:
-                version = int(command.arguments["version"] or 0)
-                self._retrying(lambda: self.publisher.require(version), "versions")
-        except (ConfigError, StateError) as error:
-            return str(error)
-        return None
-
-    def _carry_out(self, entry: Command) -> None:
-        if entry.name == "requeue":
-            self.quarantine.requeue(int(entry.arguments["slide"] or 0))
-            return
-        version = self.decisions.carry_out(entry, self._last_end or 0)
-        if version is not None:
-            self._capture(version)
-
     # ---- state ----------------------------------------------------------------------------------------------
-
-    def _parts(self) -> dict[str, Any]:
-        """Every part that has state, in the order of the path."""
-        parts = {
-            "tally": self.tally,
-            "intake": self.intake,
-            "aggregates": self.aggregates,
-            "attribution": self.attribution,
-            "learner": self.learner,
-            "replay": self.replay,
-            "judge": self.judge,
-            "publisher": self.publisher,
-            "scores": self.scores,
-            "quarantine": self.quarantine,
-        }
-        return parts if self.identities is None else {**parts, "identities": self.identities}
-
-    def capture(self) -> dict[str, Any]:
-        """Step 3: a copy of everything the next slide depends on; of large parts, only what changed since the last."""
-        state = {name: part.capture() for name, part in self._parts().items() if name not in self._incremental}
-        for name, part in self._incremental.items():
-            state[name] = part.changes() if self._known_whole else part.capture()
-        self._known_whole = True
-        return {**state, "verdicts": self.verdicts.length, "last_end": self._last_end}
 
     def restore(self) -> None:
         """The newest whole snapshot, if there is one; then steps 7 to 9 again, which a crash may have cut off."""
@@ -450,9 +374,7 @@ class Worker:
             return
         pending = self.journal.from_position(snapshot.state["intake"]["applied"])
         change = config_change.resolve(snapshot.head, self.config, self.wanted, pending)
-        for name, part in self._parts().items():
-            part.restore(snapshot.state[name])
-        self._known_whole = change is None  # what was carried over into another config is not what was written
+        self.parts.restore(snapshot.state, as_written=change is None)
         if change is not None:
             self.intake.applied += 1
             log.warning("from slide %d on under other model keys: %s", change.slide, change.keys)
