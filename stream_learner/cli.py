@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(commands.add_parser("config", help="check, show or describe a config file"))
     _add_checkpoints(commands.add_parser("checkpoints", help="list, compare, roll back and pin versions"))
     _add_slides(commands.add_parser("slides", help="list, show and requeue slides in quarantine"))
-    _add_gate(commands.add_parser("gate", help="rehearse the gate's thresholds"))
+    _add_gate(commands.add_parser("gate", help="rehearse the gate's thresholds, or override its next verdict"))
     _add_dashboard(commands.add_parser("dashboard", help="the dashboard of a state folder, also without a worker"))
     _add_report(commands.add_parser("report", help="the dashboard of a state folder as one HTML file"))
     _add_explain(commands.add_parser("explain", help="which inputs move one score of a version, and by how much"))

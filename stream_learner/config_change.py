@@ -28,6 +28,7 @@ MIGRATES = frozenset({
     "gate.min_examples", "gate.min_positives", "gate.max_ne", "gate.min_auc", "gate.calibration", "gate.max_psi",
     "gate.drift_hold", "drift.interval", "drift.run_length", "drift.min_psi", "drift.min_prediction_psi",
     "drift.min_share", "drift.min_auc", "drift.bins", "drift.min_examples",
+    "gate.on_degradation", "gate.catch_up_steps", "canary.max_shift", "canary.min_examples",
     # bounds and spans: what is held is cut to them at the next slide, or grows into them
     "replay.capacity", "aggregates.expire_after", "aggregates.max_keys", "judging.windows", "judging.exact_max",
     "judging.baseline_keys",

@@ -243,6 +243,17 @@ def _gate(config: Config) -> Iterator[str]:
         yield "gate.max_ne: null, and so is min_auc: any first version would pass; give at least one of them"
     if gate.min_auc is not None and not config.judging.windows:
         yield f"gate.min_auc: {gate.min_auc} is taken over the longest of judging.windows, which is empty; name one"
+    for name, floor in gate.slices.items():
+        feature, _, value = name.partition("=")
+        if feature not in config.judging.slices or not value:
+            sliced = ", ".join(config.judging.slices) or "none"
+            yield f"gate.slices.{name}: expected feature=value, the feature one of judging.slices ({sliced})"
+        elif feature in NOVELTY and value not in ("yes", "no", "missing"):
+            yield f"gate.slices.{name}: {feature} is yes, no or missing"
+        if floor.max_ne is None and floor.max_excess is None and floor.calibration is None:
+            yield f"gate.slices.{name}: nothing configured; give max_ne, max_excess or calibration"
+        if floor.calibration is not None and not 0 <= floor.calibration[0] < floor.calibration[1]:
+            yield f"gate.slices.{name}.calibration: {list(floor.calibration)}; expected 0 <= low < high"
     if gate.max_interval is not None and gate.max_interval <= gate.min_interval:
         yield f"gate.max_interval: {gate.max_interval} is not longer than min_interval {gate.min_interval}"
     if config.slides.by_count is None and gate.evidence_window < config.slides.slide:
@@ -312,6 +323,8 @@ def _places(config: Config) -> Iterator[str]:
 def _positive(config: Config) -> Iterator[tuple[str, Duration]]:
     yield "gate.interval", config.gate.interval
     yield "gate.evidence_window", config.gate.evidence_window
+    if config.canary.duration is not None:
+        yield "canary.duration", config.canary.duration
     yield "snapshot.interval", config.snapshot.interval
     yield "lease.timeout", config.lease.timeout
     yield "lease.heartbeat", config.lease.heartbeat

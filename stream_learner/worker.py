@@ -12,17 +12,16 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-
-import numpy as np
 
 from stream_learner import config as configs
 from stream_learner import config_change
 from stream_learner.config_change import ConfigSwitched
+from stream_learner.decisions import Decisions, Means
 from stream_learner.durable import make_folder, recover_folder
-from stream_learner.errors import ConfigError, RetryableError, StateError
+from stream_learner.errors import RetryableError
 from stream_learner.events import EventBatch, ExampleBatch
 from stream_learner.gaps import OnGap
 from stream_learner.ingest.dead_letters import DeadLetterSink
@@ -31,6 +30,7 @@ from stream_learner.ingest.source import Partition, Source
 from stream_learner.intake import Intake
 from stream_learner.journal import Command, FileJournal
 from stream_learner.judging.judge import Judge
+from stream_learner.judging.score_log import ScoreLog
 from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.features import feature_schema
 from stream_learner.learning.learner import Learned, Learner
@@ -38,12 +38,15 @@ from stream_learner.learning.replay import Replay
 from stream_learner.lease import Lease
 from stream_learner.observing.health import Health
 from stream_learner.observing.metrics import WorkerMetrics
+from stream_learner.operators import Operators
+from stream_learner.parts import Parts
 from stream_learner.publishing.announce import Announcer
-from stream_learner.publishing.commands import Commands, OperatorCommand
+from stream_learner.publishing.commands import Commands
 from stream_learner.publishing.operating import note_whereabouts
 from stream_learner.publishing.publisher import Occasion, Publisher, Version
 from stream_learner.publishing.verdict_log import VerdictLog
 from stream_learner.retry import retrying
+from stream_learner.scoring import Scoring
 from stream_learner.settings import Config
 from stream_learner.snapshots import Chain, Snapshots
 from stream_learner.tally import Tally
@@ -102,6 +105,7 @@ class Worker:
         self.tally = Tally()
         self.journal = FileJournal(state / "journal.jsonl", lease.prove)
         self.verdicts = VerdictLog(state / "verdicts.jsonl", lease.prove)
+        self.scores = ScoreLog(state / "scores.jsonl", wanted=config.judging.score_log, fence=lease.prove)
         chain = Chain(config.snapshot.max_increments, config.snapshot.max_increment_share)
         keep = config.snapshot.keep
         self.snapshots = Snapshots(state / "snapshots", keep, chain=chain, token=lease.token, fence=lease.prove)
@@ -118,11 +122,33 @@ class Worker:
         self.judge = Judge(config, self.schema, features)
         self.publisher = Publisher(config, features, self.aggregates.columns, self.learner, lease)
         self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)
+        means = Means(
+            self._record, self._judged, self._published, around.metrics.decided, self._occasion, self.writer.drain
+        )
+        self.decisions = Decisions(
+            config, self.learner, self.replay, self.judge, self.publisher, self.aggregates, means
+        )
+        self.scoring = Scoring(self.learner, self.judge, self.publisher, labelled=config.labels.source == "field")
+        self.operators = Operators(
+            self.commands, self.journal, self.intake, self.publisher, self.quarantine, config.storage.retry_timeout
+        )
+        self.parts = Parts(
+            {
+                "tally": self.tally,
+                "intake": self.intake,
+                **({} if self.identities is None else {"identities": self.identities}),
+                "aggregates": self.aggregates,
+                "attribution": self.attribution,
+                "quarantine": self.quarantine,
+                "learner": self.learner,
+                "replay": self.replay,
+                "judge": self.judge,
+                "scores": self.scores,
+                "publisher": self.publisher,
+            }
+        )
         self._snapshot_at: int | None = None  # slide end of the last snapshot, us
         self._captured_at = time.monotonic()
-        # Parts that can tell what changed of them; the others are captured whole.
-        self._incremental: dict[str, Learner | Replay] = {"learner": self.learner, "replay": self.replay}
-        self._known_whole = False  # by `snapshots`: changes can be told against what was captured or restored last
         self._head = configs.model_head(config)
         self._config_left = False  # `wanted` is to be adopted when something new may be decided
         self._last_end: int | None = None  # end of the last slide, us
@@ -159,10 +185,19 @@ class Worker:
         self.around.health.beat("reading")
         self.lease.check()
         self.writer.check()
-        self.take_commands()
+        self.operators.take(self.writer.drain, self._carry_out)
         if self._config_left and not self.intake.repeating:
             self._adopt_config()
         return not self._stopping()
+
+    def _carry_out(self, entry: Command) -> None:
+        """An operator's command, journaled."""
+        if entry.name == "requeue":
+            self.quarantine.requeue(int(entry.arguments["slide"] or 0))
+            return
+        version = self.decisions.carry_out(entry, self._last_end or 0)
+        if version is not None:
+            self._capture(version)
 
     def _adopt_config(self) -> None:
         """Model keys that were changed while the worker was away take effect before the next slide."""
@@ -180,9 +215,10 @@ class Worker:
             self.tally.inspected(len(events), whole=whole)
             numbers = self.aggregates.step(events, rows, slide.start, slide.end, whole=whole)
         with self._stage("score"):
-            examples = self._arrived(events, rows, numbers, slide)
+            examples = self.scoring.arrived(events.take(rows), numbers, slide.number)
             if whole:
                 self.judge.arrived(examples, slide)
+                self.judge.canary.arrived(examples.logit_champion, self.learner.score_previous(examples))
         with self._stage("attribution"):
             came = self.attribution.step(events, rows, examples, slide.end)
             self.tally.joined(len(rows), len(came.examples), came.positives, came.purchases, came.unmatched)
@@ -190,23 +226,20 @@ class Worker:
             fresh = ExampleBatch.concat([*requeued, matured.examples])
             self.aggregates.take_in_labels(fresh, slide.end)
         with self._stage("judge"):
-            candidate = self._at_maturity(matured.examples)
+            candidate = self.scoring.candidate_at_maturity(matured.examples)
             champion = self.learner.score_champion(matured.examples)
             self.judge.matured(matured, candidate, champion, slide)
+            labels, previous = matured.examples.label, self.learner.score_previous(matured.examples)
+            self.judge.canary.matured(champion, previous, labels)
+            self._retrying(
+                lambda: self.scores.line(slide.number, slide.end, candidate, champion, labels), "scores.jsonl"
+            )
         with self._stage("learn"):
             learned = self.learner.learn(fresh, self.replay, slide.number)
         self._last_end = slide.end
         with self._stage("commit"):
             self._commit(slide)
         self._show(slide, learned)
-
-    def _at_maturity(self, examples: ExampleBatch) -> Any:
-        """The candidate's logits before these are learned, [n]; None as long as it has learned nothing."""
-        if not self.learner.has_learned:
-            return None
-        if self.config.labels.source == "field":  # they arrived in this slide: nothing was learned since
-            return examples.logit_candidate
-        return self.learner.score(examples)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -218,14 +251,10 @@ class Worker:
     def _show(self, slide: Slide, learned: Learned) -> None:
         """Metrics and one log line; nothing here reaches the model."""
         self.around.metrics.closed(self, learned)
-        told: dict[str, Any] = {
-            "slide": slide.number,
-            "end_us": slide.end,
-            "events": len(slide.events),
-            "learned": learned.rows,
-        }
-        told |= {"replayed": learned.replayed, "loss": learned.mean_loss, "pending": len(self.attribution)}
-        log.info("slide closed", extra={"fields": {**told, "champion": self.publisher.champion}})
+        told: dict[str, Any] = {"slide": slide.number, "end_us": slide.end, "events": len(slide.events)}
+        told |= {"learned": learned.rows, "replayed": learned.replayed, "loss": learned.mean_loss}
+        told |= {"pending": len(self.attribution), "champion": self.publisher.champion}
+        log.info("slide closed", extra={"fields": told})
 
     def _without_repeats(self, slide: Slide) -> EventBatch:
         events = slide.events
@@ -237,37 +266,13 @@ class Worker:
     def _record(self, line: dict[str, Any]) -> None:
         self._retrying(lambda: self.verdicts.append(line), "verdicts.jsonl")
 
-    def _arrived(self, events: EventBatch, rows: Any, numbers: Any, slide: Slide) -> ExampleBatch:
-        """The slide's examples, scored by candidate, champion and baselines as of now: before anything is learned."""
-        clicks = events.take(rows)
-        nothing = np.full(len(rows), np.nan, np.float32)
-        label = clicks.label if self.config.labels.source == "field" else nothing
-        examples = ExampleBatch(
-            time=clicks.time,
-            ids=clicks.ids,
-            numbers=np.concatenate([clicks.numbers, numbers], axis=1),
-            label=label,
-            logit_candidate=nothing,
-            logit_champion=nothing,
-            logit_served=nothing,
-            baseline=self.judge.baselines.score(clicks.ids),
-            judged=self.judge.in_span(clicks.time, slide.number),
-            unseen=self.judge.slices.arrive(clicks.ids),
-        )
-        return replace(
-            examples,
-            logit_candidate=self.learner.score(examples),
-            logit_champion=self.learner.score_champion(examples),
-            logit_served=self.publisher.score_served(examples),
-        )
-
     # ---- committing -----------------------------------------------------------------------------------------
 
     def _commit(self, slide: Slide) -> None:
         """What a slide becomes, in nine steps; 1 to 3 here, 4 to 9 in order on the writer thread (`_write`).
 
         1 the slide is closed: its events are in no other
-        2 verdict, appended to verdicts.jsonl; a pass makes the candidate champion in state
+        2 canary and verdict, appended to verdicts.jsonl; a pass makes the candidate champion in state
         3 capture: everything below works on copies, and learning goes on
         4 dead letters are flushed
         5 the version is written under a temporary name, checked and renamed
@@ -279,27 +284,15 @@ class Worker:
         A crash before 6 works the slides since the last snapshot again and comes to the same versions; a restore
         repeats 7 to 9. When `snapshot.max_waiting` captures wait, learning waits.
         """
-        version = None
-        verdict = self._verdict(slide)  # 2
-        if verdict is not None and verdict.passed:
-            self.learner.promote()
-            occasion = self._occasion(verdict.to_json())
-            version = self.publisher.promoted(occasion, self.aggregates, self.judge.sample())
-            self._published(slide.end)
+        version = self.decisions.at_slide_end(slide)  # 2
         if version is not None or self._snapshot_due(slide.end):
             self._capture(version)  # 3
 
-    def _verdict(self, slide: Slide) -> Verdict | None:
-        if not self.judge.due(slide.end):
-            return None
-        verdict = self.judge.verdict(slide, finite=self.learner.finite(), champion=self.publisher.champion)
-        self._record({**verdict.to_json(), "drift": self.judge.drift_numbers()})
+    def _judged(self, verdict: Verdict) -> None:
         self.tally.judged(verdict.passed)
         self.around.metrics.verdict(passed=verdict.passed, psi=self.judge.psi)
-        log.info("slide %d %s", slide.number, verdict.reason)
-        return verdict
 
-    def _published(self, slide_end: int, *, rollback: bool = False) -> None:
+    def _published(self, slide_end: int, rollback: bool) -> None:
         """Evidence, drift reference and the list of slides in quarantine start afresh with every version."""
         self.judge.published(slide_end, self.learner.score_champion, rollback=rollback)
         self.quarantine.published()
@@ -316,7 +309,8 @@ class Worker:
 
     def _capture(self, version: Version | None) -> None:
         self._snapshot_at, self._captured_at = self._last_end, time.monotonic()
-        capture = Capture(self.intake.slides.number, version, self.capture(), dict(self.intake.positions))
+        state = {**self.parts.capture(), "verdicts": self.verdicts.length, "last_end": self._last_end}
+        capture = Capture(self.intake.slides.number, version, state, dict(self.intake.positions))
         self.writer.submit(capture)
         self.around.metrics.captures_waiting.set(self.writer.waiting)
 
@@ -353,12 +347,8 @@ class Worker:
         self.around.metrics.serving(version, int(message["slide_end_us"]))
 
     def _prune(self, pins: list[int]) -> None:
-        """Step 9. What an operator has named and the worker is at, or has not come to yet, is kept as well."""
-        entries = self.journal.entries[max(self.intake.applied - 1, 0) :]
-        ahead = [entry.arguments for entry in entries if isinstance(entry, Command)]
-        waiting = [command.arguments for command in self.commands.pending()]
-        named = {int(arguments.get("version") or 0) for arguments in (*ahead, *waiting)}
-        pruned = self.publisher.checkpoints.prune({*pins, *named})
+        """Step 9."""
+        pruned = self.publisher.checkpoints.prune({*pins, *self.operators.named_versions()})
         for name, reason in pruned.failed.items():
             log.warning("version %s could not be pruned: %s", name, reason)
         for problem in self.snapshots.prune():
@@ -367,80 +357,7 @@ class Worker:
     def _retrying(self, action: Callable[[], T], what: str) -> T:
         return retrying(action, what, self.config.storage.retry_timeout)
 
-    # ---- operator commands ----------------------------------------------------------------------------------
-
-    def take_commands(self) -> None:
-        """Journals what waits in the inbox and carries it out, between two slides."""
-        for command in self._retrying(self.commands.pending, "commands"):
-            if self.intake.journaled(command.id):
-                self._done(command)  # a crash came between the journal and this
-                continue
-            refusal = self._refusal(command)
-            if refusal is not None:
-                log.error("%s refused: %s", command, refusal)
-                self._done(command)
-                continue
-            entry = self.intake.decide(command.name, command.arguments, command.id)
-            if entry is None:
-                return  # older entries are being obeyed; this one waits its turn
-            self._done(command)
-            self._carry_out(entry)
-
-    def _done(self, command: OperatorCommand) -> None:
-        self._retrying(lambda: self.commands.done(command.id), "commands")
-
-    def _refusal(self, command: OperatorCommand) -> str | None:
-        """Why a command cannot be carried out: asked before it is journaled, for the journal is obeyed."""
-        self.writer.drain()
-        try:
-            if command.name == "requeue":
-                self.quarantine.require(int(command.arguments["slide"] or 0))
-            else:
-                version = int(command.arguments["version"] or 0)
-                self._retrying(lambda: self.publisher.require(version), "versions")
-        except (ConfigError, StateError) as error:
-            return str(error)
-        return None
-
-    def _carry_out(self, entry: Command) -> None:
-        ((kind, number),) = entry.arguments.items()
-        log.info("slide %d: %s %s %s", entry.slide, entry.name, kind, number)
-        pins = self.publisher.pins
-        acts = {"rollback": self._roll_back, "pin": pins.add, "unpin": pins.discard, "requeue": self.quarantine.requeue}
-        acts[entry.name](int(number or 0))
-
-    def _roll_back(self, to: int) -> None:
-        """Republishes an older version under a new number: the pointer never moves back."""
-        self.writer.drain()  # its files may still be waiting to be written
-        verdict = {"verdict": "rollback", "reason": f"rolled back to version {to} by an operator"}
-        version = self.publisher.rolled_back(self._occasion(verdict), to, self.judge.sample())
-        self._published(self._last_end or 0, rollback=True)
-        self._capture(version)
-
     # ---- state ----------------------------------------------------------------------------------------------
-
-    def _parts(self) -> dict[str, Any]:
-        """Every part that has state, in the order of the path."""
-        parts = {
-            "tally": self.tally,
-            "intake": self.intake,
-            "aggregates": self.aggregates,
-            "attribution": self.attribution,
-            "learner": self.learner,
-            "replay": self.replay,
-            "judge": self.judge,
-            "publisher": self.publisher,
-            "quarantine": self.quarantine,
-        }
-        return parts if self.identities is None else {**parts, "identities": self.identities}
-
-    def capture(self) -> dict[str, Any]:
-        """Step 3: a copy of everything the next slide depends on; of large parts, only what changed since the last."""
-        state = {name: part.capture() for name, part in self._parts().items() if name not in self._incremental}
-        for name, part in self._incremental.items():
-            state[name] = part.changes() if self._known_whole else part.capture()
-        self._known_whole = True
-        return {**state, "verdicts": self.verdicts.length, "last_end": self._last_end}
 
     def restore(self) -> None:
         """The newest whole snapshot, if there is one; then steps 7 to 9 again, which a crash may have cut off."""
@@ -453,12 +370,11 @@ class Worker:
             self.wanted = config_change.begin(self.config, self.wanted, self.journal.entries)
             self._retrying(lambda: self.verdicts.cut(0), "verdicts.jsonl")
             self.quarantine.begin()
+            self.scores.begin()
             return
         pending = self.journal.from_position(snapshot.state["intake"]["applied"])
         change = config_change.resolve(snapshot.head, self.config, self.wanted, pending)
-        for name, part in self._parts().items():
-            part.restore(snapshot.state[name])
-        self._known_whole = change is None  # what was carried over into another config is not what was written
+        self.parts.restore(snapshot.state, as_written=change is None)
         if change is not None:
             self.intake.applied += 1
             log.warning("from slide %d on under other model keys: %s", change.slide, change.keys)
@@ -479,5 +395,6 @@ class Worker:
             log.warning("%s; no snapshot covers those records, so they come again", error)
         self.around.announcer.close()
         self.verdicts.close()
+        self.scores.close()
         self.quarantine.close()
         self.journal.close()

@@ -218,6 +218,12 @@ BAD = [
     ("gate: {min_auc: 0.6}\njudging: {windows: []}", "gate.min_auc: 0.6 is taken over the longest of judging.windows"),
     ("gate: {min_interval: 2h, max_interval: 1h}", "gate.max_interval: 1h is not longer than min_interval 2h"),
     ("gate: {evidence_window: 1m}", "gate.evidence_window: 1m is shorter than slides.slide 5m"),
+    (
+        "gate: {slices: {vip=yes: {max_ne: 1}}}",
+        "gate.slices.vip=yes: expected feature=value, the feature one of judging",
+    ),
+    ("gate: {slices: {new_user=maybe: {max_ne: 1}}}", "gate.slices.new_user=maybe: new_user is yes, no or missing"),
+    ("gate: {slices: {new_user=yes: {}}}", "gate.slices.new_user=yes: nothing configured; give max_ne, max_excess"),
     ("gate: {margin: 0}", "gate.margin: 0 is not allowed"),
     ("gate: {min_examples: 5}", "gate.min_positives: 20 is more than min_examples 5"),
     ("judging: {span: {start: yesterday}}", "judging.span.start: 'yesterday' is not an ISO 8601 time"),

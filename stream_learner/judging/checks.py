@@ -139,6 +139,26 @@ def calibrated(evidence: Evidence, gate: settings.Gate) -> Rule:
     return Rule("calibration", value, band, passed, True, text)
 
 
+def sliced(name: str, evidence: Evidence, floor: settings.SliceFloor) -> Rule:
+    """All that is asked of one slice of the traffic; its NE is the value, or its excess where only that is asked."""
+    ne, excess = evidence.candidate.normalized_entropy, evidence.excess
+    value, limit = (excess, floor.max_excess) if floor.max_ne is None else (ne, floor.max_ne)
+    key, threshold = f"slice {name}", math.nan if limit is None else limit
+    if evidence.candidate.positives < floor.min_positives:
+        text = f"{int(evidence.candidate.positives):,} of {floor.min_positives:,} positives of {name} to judge it by"
+        return Rule(key, value, threshold, True, False, text)
+    wrong = []
+    if floor.max_ne is not None and not ne <= floor.max_ne:
+        wrong.append(f"NE {ne:.4f} is above {floor.max_ne:g}")
+    if floor.max_excess is not None and evidence.comparable and not excess <= floor.max_excess:
+        wrong.append(f"NE is {excess:+.4f} above the champion's ({floor.max_excess:g} at most)")
+    calibration, band = evidence.candidate.calibration, floor.calibration
+    if band is not None and not band[0] <= calibration <= band[1]:
+        wrong.append(f"calibration {calibration:.3f} is not within {band[0]:g} to {band[1]:g}")
+    text = f"{name}: {', '.join(wrong) or 'as it should be'} {evidence.basis}"
+    return Rule(key, value, threshold, not wrong, True, text)
+
+
 def _free(name: str, value: float, text: str) -> Rule:
     return Rule(name, value, math.nan, True, False, text)
 

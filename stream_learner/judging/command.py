@@ -1,4 +1,4 @@
-"""`stream-learner gate`: what this config's gate would do, before it does it."""
+"""`stream-learner gate`: what this config's gate would do, before it does it; and the operator's word against it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from stream_learner.judging import rehearsal
 from stream_learner.judging.checks import asked_gain
 from stream_learner.judging.metrics import finite_or_none
 from stream_learner.judging.rehearsal import Pool, Schedule, World
+from stream_learner.publishing.commands import Commands
 from stream_learner.publishing.rendering import table
 from stream_learner.settings import Config
 
@@ -35,6 +36,29 @@ def add_actions(parser: argparse.ArgumentParser) -> None:
     simulate.add_argument("--apart", type=float, default=0.3, help="spread of logit differences, without --scores")
     simulate.add_argument("--json", action="store_true", help="for programs")
     simulate.set_defaults(command=_simulate)
+    override = actions.add_parser("override", help="publish at the next verdict, whatever the rules say")
+    what = override.add_mutually_exclusive_group(required=True)
+    what.add_argument("--next", action="store_true", help="the next verdict passes (finite weights are still needed)")
+    what.add_argument("--cancel", action="store_true", help="it does not after all")
+    override.add_argument("--reason", metavar="TEXT", help="why; recorded with the override and the verdict")
+    override.add_argument("--state", required=True, type=Path, metavar="DIR", help="the worker's state folder")
+    override.add_argument("--json", action="store_true", help="for programs")
+    override.set_defaults(command=_override)
+
+
+def _override(args: argparse.Namespace) -> int:
+    """Leaves the command for the worker, which journals it; exit code 0."""
+    if not (args.state / "worker.json").is_file():
+        raise ConfigError(f"--state {args.state}: no worker has run on this folder")
+    commands = Commands(args.state / "commands")
+    reason = (args.reason or "").strip()
+    if args.next and not reason:
+        raise ConfigError("--reason: needed with --next; say why, it is recorded with the verdict")
+    command_id = commands.submit("override", reason=reason) if args.next else commands.submit("cancel_override")
+    what = "override" if args.next else "its cancelling"
+    text = f"{what} left for the worker on {args.state}; it acts between two slides, or at its start"
+    print(json.dumps({"command": command_id}) if args.json else text)
+    return 0
 
 
 def _simulate(args: argparse.Namespace) -> int:
@@ -70,9 +94,16 @@ def simulated(config: Config, pool: Pool, base_rate: float, schedule: Schedule) 
     and the rules it is there to replace."""
     rules = _variants(config)
     gains = sorted({0.0, *_GAINS, -config.gate.margin, -2 * config.gate.margin}, reverse=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    unreachable: list[float] = []
     for number, gain in enumerate(gains):
-        world = World.of(pool, base_rate, gain)
+        try:
+            world = World.of(pool, base_rate, gain)
+        except ConfigError:
+            if gain == 0.0:
+                raise
+            unreachable.append(gain)  # these scores are too alike to differ so much, so it cannot happen to them
+            continue
         gate, rivals = rehearsal.rehearse(world, schedule, config.gate.alpha, rules, config.seed + number)
         for name, first in {**gate, **rivals}.items():
             rows.append(
@@ -87,6 +118,7 @@ def simulated(config: Config, pool: Pool, base_rate: float, schedule: Schedule) 
         "looks": schedule.looks,
         "examples_per_look": schedule.examples_per_look,
         "rows": rows,
+        "unreachable_gains": unreachable,
     }
 
 
@@ -130,6 +162,10 @@ def _rendered(content: dict[str, Any]) -> str:
     head = (
         f"{content['runs']:,} runs of {content['looks']} looks at {content['examples_per_look']:,} examples each, base "
         f"rate {content['base_rate']:.4f}, gate.alpha {content['alpha']:g}; the config's rule is {content['rule']!r}\n"
-        "median and 80 %: examples by which so many of the runs had published\n\n"
+        "median and 80 %: examples by which so many of the runs had published\n"
+        + "".join(
+            f"no truth makes these scores differ by an NE of {gain:+g}\n" for gain in content["unreachable_gains"]
+        )
+        + "\n"
     )
     return head + table(rows)

@@ -10,6 +10,7 @@ candidate as it is now. Each question is answered by a `Verdict`: one `Rule` a c
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,19 +32,30 @@ class Gate:
         self._config = config
         self._window = EvidenceWindow(config.evidence_window)
         self._gains = PairedGains.none()
+        self._slices = {name: EvidenceWindow(config.evidence_window) for name in config.slices}
         self._asked_at: int | None = None
         self._published_at: int | None = None
         self._rolled_back_at: int | None = None
+        self._override: str | None = None  # why the next verdict is to pass
         self._drift_since: int | None = None  # first time in this evidence period that drift was above its threshold
 
-    def observe(self, candidate: Logits, champion: Logits, labels: NDArray[np.float32], slide_end: int) -> None:
+    def observe(
+        self,
+        candidate: Logits,
+        champion: Logits,
+        labels: NDArray[np.float32],
+        slide_end: int,
+        slices: Mapping[str, NDArray[np.bool_]] | None = None,
+    ) -> None:
         """Takes in a slide's matured examples, scored before they are learned from: all [n]; the champion's are NaN
-        where there is none.
+        where there is none. `slices`: which examples belong to each slice of `gate.slices`, [n].
 
         Examples the champion gave no finite score are no pair; those the candidate gave none are counted, and hold it
         back.
         """
         self._window.add(Evidence.of(candidate, champion, labels), slide_end)
+        for name, inside in (slices or {}).items():
+            self._slices[name].add(Evidence.of(candidate[inside], champion[inside], labels[inside]), slide_end)
         both = np.isfinite(candidate) & np.isfinite(champion)
         self._gains += PairedGains.of(candidate[both], champion[both], labels[both])
 
@@ -59,8 +71,13 @@ class Gate:
         evidence, comparison = self._window.total(), Comparison.of(self._gains, self._config.alpha)
         rules = self._rules(question, evidence, comparison)
         passed, reason = self._answer(question, evidence, rules)
+        override = self._overridden(question, evidence) if not passed else None
+        if override is not None:
+            passed, reason = True, f"by override ({override}); by the rules: {reason}"
+        if passed:
+            self._override = None
         if question.parent is None and all(rule.passed for rule in checks.enough(evidence, self._config)):
-            self._window.clear()  # a first version is not held to the scores of the model's first hours
+            self._clear()  # a first version is not held to the scores of the model's first hours
         return Verdict(
             slide=question.slide,
             slide_end=question.slide_end,
@@ -72,16 +89,34 @@ class Gate:
             evidence={**evidence.numbers(), **comparison.numbers()},
             psi=dict(question.psi),
             baselines=dict(question.baselines),
+            degraded=question.parent is not None and evidence.comparable and comparison.worse,
+            override=override,
         )
+
+    def override(self, why: str | None) -> None:
+        """Lets the next verdict pass whatever the rules say, but for weights that are not finite; None = no longer."""
+        self._override = why
+
+    def _overridden(self, question: Question, evidence: Evidence) -> str | None:
+        return self._override if question.finite and evidence.alone.n > 0 else None
+
+    def restarted(self) -> None:
+        """The candidate is another one now: what was gathered about the one before speaks for nothing."""
+        self._clear()
+        self._gains = PairedGains.none()
 
     def published(self, slide_end: int, *, rollback: bool = False) -> None:
         """A version was made of the slide ending there, by verdict or by rollback: evidence starts afresh."""
-        self._window.clear()
+        self._clear()
         self._gains = PairedGains.none()
         self._published_at = slide_end
         self._drift_since = None
         if rollback:
             self._rolled_back_at = slide_end
+
+    def _clear(self) -> None:
+        for window in (self._window, *self._slices.values()):
+            window.clear()
 
     def _answer(self, question: Question, evidence: Evidence, rules: tuple[Rule, ...]) -> tuple[bool, str]:
         failed = [rule for rule in rules if rule.asked and not rule.passed]
@@ -106,6 +141,7 @@ class Gate:
             checks.calibrated(evidence, config),
             checks.apart(config, age),
             checks.cooled_down(config, _since(self._rolled_back_at, question)),
+            *(checks.sliced(name, self._slices[name].total(), floor) for name, floor in sorted(config.slices.items())),
             checks.undrifted(config, question, self._drift_lasted(question)),
         )
 
@@ -121,19 +157,24 @@ class Gate:
     def capture(self) -> dict[str, Any]:
         return {
             "window": self._window.capture(),
+            "slices": {name: window.capture() for name, window in self._slices.items()},
             "gains": self._gains.capture(),
             "asked_at": self._asked_at,
             "published_at": self._published_at,
             "rolled_back_at": self._rolled_back_at,
+            "override": self._override,
             "drift_since": self._drift_since,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self._window.restore(state["window"])
+        for name, window in self._slices.items():
+            window.restore(state["slices"][name])
         self._gains = PairedGains.restored(state["gains"])
         self._asked_at = state["asked_at"]
         self._published_at = state["published_at"]
         self._rolled_back_at = state["rolled_back_at"]
+        self._override = state["override"]
         self._drift_since = state["drift_since"]
 
 

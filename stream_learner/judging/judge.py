@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stream_learner.errors import StateError
 from stream_learner.events import EventSchema, ExampleBatch
 from stream_learner.judging.baselines import BASELINES, Baselines
+from stream_learner.judging.canary import Canary
 from stream_learner.judging.drift import DriftWatch
 from stream_learner.judging.drift_inputs import InputColumns
 from stream_learner.judging.gate import Gate
@@ -53,6 +54,8 @@ class Judge:
         )
         self.drift = DriftWatch(columns, config.drift, config.seed)
         self.gate = Gate(config.gate)
+        self._floored = sorted(config.gate.slices)
+        self.canary = Canary(config.canary)
         self._ranked = config.gate.min_auc is not None
         self.psi: dict[str, float] = {}  # of the last verdict
         self._sample: ExampleBatch | None = None  # rows of the last slide in which something matured
@@ -82,13 +85,23 @@ class Judge:
         origin = Origin(examples.time, users, slices, examples.judged)
         self.board.add(arrival, examples.label, slide.end, origin)
         if candidate is not None:
-            self.gate.observe(candidate, champion, examples.label, slide.end)
+            self.gate.observe(candidate, champion, examples.label, slide.end, self._floors(examples))
         self.baselines.update(examples.ids, examples.label)
         span = slide.start, slide.end
         for finding in self.drift.matured(examples, matured.delays(), champion, slide.number, span):
             log.warning("slide %d: %s", slide.number, finding)
         if len(examples):
             self._sample = examples.take(slice(-_SAMPLE, None))
+
+    def _floors(self, examples: ExampleBatch) -> dict[str, NDArray[np.bool_]]:
+        """Which examples belong to each slice that the gate has a floor for. [n]"""
+        members = self.slices.of(examples) if self._floored else {}
+        inside = {name: np.zeros(len(examples), bool) for name in self._floored}
+        for member in members.values():
+            for code, name in enumerate(member.names):
+                if name in inside:
+                    inside[name] = member.codes == code
+        return inside
 
     def sample(self) -> ExampleBatch:
         """Up to 64 real rows for the load-and-query check of a version."""
@@ -124,6 +137,7 @@ class Judge:
         """A new version, whose logits `score` gives, is in service: the evidence and the drift reference start
         afresh."""
         self.gate.published(slide_end, rollback=rollback)
+        self.canary.end()
         self.drift.published(slide_end, score)
 
     def drift_numbers(self) -> dict[str, Any]:
@@ -154,6 +168,7 @@ class Judge:
             "baselines": self.baselines.capture(),
             "drift": self.drift.capture(),
             "gate": self.gate.capture(),
+            "canary": self.canary.capture(),
             "sample": None if self._sample is None else self._sample.capture(),
         }
 
@@ -163,6 +178,7 @@ class Judge:
         self.baselines.restore(state["baselines"])
         self.drift.restore(state["drift"])
         self.gate.restore(state["gate"])
+        self.canary.restore(state["canary"])
         self._sample = None if state["sample"] is None else ExampleBatch.restored(state["sample"])
 
 

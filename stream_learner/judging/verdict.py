@@ -46,6 +46,8 @@ class Verdict:
     evidence: dict[str, float]
     psi: dict[str, float]
     baselines: dict[str, Any]
+    degraded: bool = False  # the candidate is proven worse than the champion
+    override: str | None = None  # the operator's reason, where the rules alone would not have passed it
     kind: str = "verdict"
 
     def to_json(self) -> dict[str, Any]:

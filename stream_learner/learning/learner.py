@@ -25,6 +25,8 @@ from stream_learner.learning.tables import ids_held
 from stream_learner.learning.training import Trainer
 from stream_learner.settings import Config
 
+CATCH_UP_STAGE = 32
+_CATCH_UP_STEP = 1 << 32  # number of the first step of a restart in its slide: beyond those of learning
 BLANK_STAGE = 31  # stage constant of the seeds, so that no two stages share a random stream
 _CHECKED_ROWS = 65_536  # rows looked at at once: a few MB
 _HINTS = 5  # columns named in the message of a failed step
@@ -47,7 +49,9 @@ class Learner:
         self.features = features
         self.candidate = ConversionModel(config, features)
         self.champion = ConversionModel(config, features)
+        self.previous = ConversionModel(config, features) if config.canary.duration is not None else None
         self.has_champion = False
+        self.has_previous = False
         self._config = config
         self._normaliser = Normaliser(features)
         self._bins = Bins(features, config.features.bins, config.features.bin_rows)
@@ -75,6 +79,12 @@ class Learner:
         if not self.has_champion:
             return np.full(len(batch), np.nan, np.float32)
         return self.champion.score(*self._inputs(batch), batch.time)
+
+    def score_previous(self, batch: ExampleBatch) -> NDArray[np.float32]:
+        """The logits of the version before the champion, [n]; NaN but for the time of the champion's canary."""
+        if self.previous is None or not self.has_previous:
+            return np.full(len(batch), np.nan, np.float32)
+        return self.previous.score(*self._inputs(batch), batch.time)
 
     def learn(self, matured: ExampleBatch, replay: Replay, slide: int) -> Learned:
         """Fine-tunes the candidate on a slide's matured examples, in order, mixed with draws from `replay`.
@@ -105,7 +115,11 @@ class Learner:
         return Learned(rows, replayed, steps, total / (rows + replayed) if steps else float("nan"))
 
     def promote(self) -> None:
-        """Makes the candidate, as it is now, the champion. Of the tables, only rows in which they differ are copied."""
+        """Makes the candidate, as it is now, the champion; the champion before is kept where a canary is wanted. Of the
+        tables, only rows in which they differ are copied."""
+        if self.previous is not None and self.has_champion:
+            self.previous.assign(self.champion.values())
+            self.has_previous = True
         for name, moved in self._trainer.moved.items():
             table = self.champion.tables[name]
             if not self.has_champion:
@@ -116,6 +130,27 @@ class Learner:
             if name not in self._table_names:
                 variable.assign(self.candidate.variables[name].numpy())
         self.has_champion = True
+
+    def let_previous_go(self) -> None:
+        """The canary is over."""
+        self.has_previous = False
+
+    def restart(self, replay: Replay, slide: int, steps: int) -> int:
+        """The candidate goes on from the champion: its weights, fresh optimizer slots, then `steps` steps on batches
+        drawn from `replay`. Returns the rows replayed."""
+        self.candidate.assign(self.champion.values())
+        self._trainer.forget()
+        for name, moved in self._trainer.moved.items():
+            moved.restarted(self.candidate.tables[name].shape[0])
+        self.candidate.encoder.mean.assign(self._normaliser.mean())
+        self.candidate.encoder.deviation.assign(self._normaliser.deviation())
+        blanks = np.random.default_rng([self._config.seed, CATCH_UP_STAGE, slide])
+        size = min(self._config.learning.batch_size, len(replay))
+        for step in range(_CATCH_UP_STEP, _CATCH_UP_STEP + steps if size else 0):
+            batch = replay.draw(size, slide, step)
+            self.candidate.encoder.admit(self._inputs(batch)[0])
+            self._step(batch, blanks, slide, step)
+        return steps * size
 
     def load_champion(self, variables: dict[str, NDArray[Any]]) -> None:
         """Makes a published version the champion. Raises StateError when it is of another config."""
@@ -128,7 +163,7 @@ class Learner:
             else:
                 moved.all_of_champion(len(table))
             moved.unpromoted = RowSet.of(differing(self.candidate.tables[name].numpy(), table))
-        self.has_champion = True
+        self.has_champion, self.has_previous = True, False
 
     def version_variables(self, of: Literal["candidate", "champion"] = "champion") -> dict[str, NDArray[Any]]:
         """Copies of what a version holds of a model: everything that scoring needs, nothing that only learning does."""
@@ -206,6 +241,9 @@ class Learner:
         self.has_champion = state["champion"] is not None
         if self.has_champion:
             self.champion.assign(state["champion"])
+        self.has_previous = state["previous"] is not None
+        if self.previous is not None and self.has_previous:
+            self.previous.assign(state["previous"])
         self._normaliser.restore(state["normaliser"])
         self._bins.restore(state["bins"])
         self._learned_rows = int(state["learned_rows"])
@@ -220,6 +258,7 @@ class Learner:
         return {
             "candidate": candidate,
             "champion": champion,
+            "previous": self.previous.values() if self.previous is not None and self.has_previous else None,
             "normaliser": self._normaliser.capture(),
             "bins": self._bins.capture(),
             "learned_rows": self._learned_rows,

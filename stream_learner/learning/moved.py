@@ -34,6 +34,13 @@ class MovedRows:
         """There was no champion in the last capture."""
         self.champion.add(np.arange(height))
 
+    def restarted(self, height: int) -> None:
+        """The candidate's table became the champion's, and its slots began afresh: any row may have moved."""
+        rows = np.arange(height)
+        self.uncaptured.add(rows)
+        self.unchecked.add(rows)
+        self.unpromoted.take()
+
     def captured(self) -> None:
         """The tables were captured as a whole."""
         self.uncaptured.take()

@@ -87,6 +87,10 @@ class Ftrl:
         shrunk = linear - tf.clip_by_value(linear, -self._l1, self._l1)
         return -shrunk / scale, [accumulator, linear]
 
+    def linear(self, weights: Tensor) -> Tensor:
+        """The `linear` slot that gives these weights while the accumulator is 0."""
+        return -(weights * (self._beta / self._rate + self._l2) + tf.sign(weights) * self._l1)
+
 
 def optimizer(learning: Learning, learning_rate: float, *, decays: bool = True) -> Optimizer:
     """The configured rule; `decays`: whether AdamW decays the weights in question."""
@@ -101,6 +105,14 @@ def make_slots(rule: Optimizer, variable: Any) -> dict[str, Any]:
     """Slot variables of the variable's shape."""
     shape = tuple(variable.shape)
     return {name: tf.Variable(np.full(shape, first, np.float32)) for name, first in rule.slots.items()}
+
+
+def forget(rule: Optimizer, variable: Any, slots: dict[str, Any]) -> None:
+    """Every slot without memory of any gradient, the variable as it is."""
+    for name, slot in slots.items():
+        slot.assign(tf.fill(slot.shape, np.float32(rule.slots[name])))
+    if isinstance(rule, Ftrl):
+        slots["linear"].assign(rule.linear(variable.read_value()))
 
 
 def step_dense(rule: Optimizer, variable: Any, slots: dict[str, Any], gradient: Tensor, count: Tensor) -> None:

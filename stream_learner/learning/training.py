@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stream_learner.learning.encoder import Tensor
 from stream_learner.learning.model import ConversionModel, by_member, combined, input_signature
 from stream_learner.learning.moved import MovedRows
-from stream_learner.learning.optimizers import make_slots, optimizer, step_dense, step_rows
+from stream_learner.learning.optimizers import forget, make_slots, optimizer, step_dense, step_rows
 from stream_learner.settings import Learning
 
 
@@ -61,6 +61,14 @@ class Trainer:
             for name, moved in self.moved.items():
                 moved.step(rows[name].numpy())
         return float(loss.numpy()), bool(taken)
+
+    def forget(self) -> None:
+        """Every slot without memory of any step, the weights as they are."""
+        self._count.assign(0)
+        for rule, weight, slots in zip(self._dense_rules, self._weights, self._dense_slots, strict=True):
+            forget(rule, weight, slots)
+        for name, slots in self._table_slots.items():
+            forget(self._table_rule, self._model.tables[name], slots)
 
     def touched(self) -> dict[str, float]:
         """Per table the share of rows that were in any step."""

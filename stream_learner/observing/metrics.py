@@ -38,6 +38,14 @@ BOUNDS = {  # what holds records, events, examples or keys: its gauge, and the k
     "baseline_keys": "judging.baseline_keys",
     "captures_waiting": "snapshot.max_waiting",
 }
+DECISIONS = (
+    "canary_passed",
+    "canary_rolled_back",
+    "restart_from_champion",
+    "rollback_serving",
+    "override",
+    "override_cancelled",
+)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # about 3 steps a decade
@@ -133,6 +141,10 @@ class WorkerMetrics:
         self.feature_psi.clear()
         for feature, value in psi.items():
             self.feature_psi.labels(feature).set(value)
+
+    def decided(self, what: str) -> None:
+        """A decision beside the verdicts, one of DECISIONS."""
+        self.decisions.labels(what).inc()
 
     def serving(self, version: int, slide_end: int) -> None:
         """The champion pointer moved to `version`, made of the slide that ended at `slide_end` (us)."""
@@ -267,6 +279,8 @@ class WorkerMetrics:
         )
         self.quarantine_size = self._gauge("quarantine_size_bytes", "Examples kept in quarantine, on disk")
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
+
+        self.decisions = self._counter("decisions_total", f"Other decisions: {', '.join(DECISIONS)}", "decision")
 
     def _publishing(self) -> None:
         self.champion_version = self._gauge("champion_version", "Number of the version in service, 0 = none")

@@ -21,12 +21,13 @@ from stream_learner.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-CommandName = Literal["rollback", "pin", "unpin", "requeue"]
+CommandName = Literal["rollback", "pin", "unpin", "requeue", "override", "cancel_override"]
 
 
 class OperatorCommand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """rollback: republish `version` under a new number; pin, unpin: keep `version` from being pruned, or no longer;
-    requeue: let the quarantined examples of `slide` into learning."""
+    requeue: let the quarantined examples of `slide` into learning; override: publish at the next verdict, for a
+    `reason`; cancel_override: no longer."""
 
     id: str
     name: CommandName

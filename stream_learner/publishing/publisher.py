@@ -72,6 +72,7 @@ class Publisher:
         self.checkpoints = open_checkpoints(config, token=lease.token, fence=lease.prove)
         self._exporter = Exporter(config, features, columns, Path(config.state) / "template")
         self.champion: int | None = None
+        self.previous: int | None = None  # the version the champion followed; None after a rollback
         self.versions: list[int] = []  # every number ever given
         self.pins: set[int] = set()
         self._tables: Tables = {}  # of the champion, as they travel
@@ -139,6 +140,7 @@ class Publisher:
             libraries=libraries(),
             machine=Machine(cpu_features=cpu_features(), threads=self._config.learning.threads),
         )
+        self.previous = self.champion if rollback_of is None else None
         self.champion, self._tables = number, tables
         self.versions.append(number)
         return Version(manifest, variables, tables, sample, self._learner.score_champion(sample))
@@ -174,6 +176,7 @@ class Publisher:
         tables = {key: {"keys": keys.copy(), "values": values.copy()} for key, (keys, values) in self._tables.items()}
         return {
             "champion": self.champion,
+            "previous": self.previous,
             "versions": list(self.versions),
             "pins": sorted(self.pins),
             "config_hashes": sorted(self._hashes),
@@ -181,6 +184,7 @@ class Publisher:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        self.previous = state["previous"]
         self.champion, self.versions, self.pins = state["champion"], list(state["versions"]), set(state["pins"])
         self._hashes = {self._hash, *state["config_hashes"]}
         self._tables = {key: (table["keys"], table["values"]) for key, table in state["tables"].items()}

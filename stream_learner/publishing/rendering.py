@@ -41,8 +41,14 @@ def manifest_json(manifest: Manifest) -> dict[str, Any]:
 
 
 def render_show(manifest: Manifest) -> str:
-    """Everything a version says about itself, a fact a line."""
+    """Why it was published, a rule a line; then everything else a version says about itself, a fact a line."""
     facts = manifest_json(manifest)
+    head = f"version {manifest.version}, of the slide ending {utc(manifest.slide_end_us)}\n"
+    head += f"{facts['verdict'].get('reason', 'no reason given')}\n"
+    rules = facts["verdict"].get("rules")
+    told = table([["", *map(_text, rule)] for rule in _rules(rules)])
+    if told:
+        del facts["verdict"]["rules"]
     files = facts.pop("files")
     offsets, gaps = facts.pop("offsets"), facts.pop("gaps")
     facts["slide_end"] = utc(manifest.slide_end_us)
@@ -52,7 +58,16 @@ def render_show(manifest: Manifest) -> str:
     rows += [[f"offsets {o['topic']}/{o['index']}", f"{o['first']} to {o['last']}"] for o in offsets]
     rows += [[f"gap {g['topic']}/{g['index']}", _gap(g)] for g in gaps]
     rows += [[f"file {name}", f"{s['size']} bytes, sha256 {s['sha256']}"] for name, s in sorted(files.items())]
-    return table(rows)
+    return f"{head}{told}\n\n{table(rows)}" if told else f"{head}\n{table(rows)}"
+
+
+def _rules(rules: Any) -> list[list[Any]]:
+    """Outcome, name and text of each rule of a verdict; nothing where another release wrote other things."""
+    whole = {"passed", "asked", "name", "text"}
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) and whole <= rule.keys() for rule in rules):
+        return []
+    outcomes = [("ok" if rule["passed"] else "failed") if rule["asked"] else "-" for rule in rules]
+    return [[outcome, rule["name"], rule["text"]] for outcome, rule in zip(outcomes, rules, strict=True)]
 
 
 def _gap(gap: dict[str, Any]) -> str:

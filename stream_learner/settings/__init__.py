@@ -5,7 +5,7 @@ model, so a snapshot made under other values is refused) unless marked `operatio
 """
 
 from stream_learner.settings.base import Duration, Secret, Section
-from stream_learner.settings.gate import Gate
+from stream_learner.settings.gate import Canary, Gate, SliceFloor
 from stream_learner.settings.judging import NOVELTY, Drift, Judging, JudgingSpan, Quarantine
 from stream_learner.settings.learning import Encoding, Ensemble, Features, IdFeature, Learning, NumericFeature, Replay
 from stream_learner.settings.operating import (
@@ -48,6 +48,7 @@ __all__ = [
     "Announce",
     "AsOf",
     "Between",
+    "Canary",
     "Checkpoints",
     "Config",
     "CountSlides",
@@ -80,6 +81,7 @@ __all__ = [
     "Secret",
     "Section",
     "Shutdown",
+    "SliceFloor",
     "Slides",
     "Snapshot",
     "Source",

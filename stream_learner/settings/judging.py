@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from stream_learner.settings.base import Duration, Section, section, span
+from stream_learner.settings.base import Duration, Section, op, section, span
 
 NOVELTY = {"new_user": "user", "new_item": "item"}  # slice -> the id it is about, in the order of ExampleBatch.unseen
 
@@ -32,6 +32,10 @@ class Judging(Section, frozen=True):
     exact_max: Annotated[
         int, Meta(description="examples up to which AUC is exact; beyond, on 65,536 score levels", ge=1000)
     ] = 2_000_000
+    score_log: Annotated[
+        bool,
+        op("append every matured pair of scores to scores.jsonl in the state folder, for `gate simulate --scores`"),
+    ] = False
     baseline_keys: Annotated[
         int, Meta(description="keys held per baseline; the longest without a label go first", ge=16)
     ] = 5_000_000

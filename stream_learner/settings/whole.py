@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from stream_learner.settings.base import Section, op, section
-from stream_learner.settings.gate import Gate
+from stream_learner.settings.gate import Canary, Gate
 from stream_learner.settings.judging import Drift, Judging, Quarantine
 from stream_learner.settings.learning import Features, Learning, Replay
 from stream_learner.settings.operating import (
@@ -57,6 +57,7 @@ class Config(Section, frozen=True):
         section(Quarantine)
     )
     gate: Annotated[Gate, Meta(description="when a candidate becomes a version")] = section(Gate)
+    canary: Annotated[Canary, Meta(description="a new version, watched")] = section(Canary)
     export: Annotated[Export, Meta(description="what a version carries")] = section(Export)
     checkpoints: Annotated[Checkpoints, Meta(description="published versions")] = section(Checkpoints)
     announce: Annotated[Announce, Meta(description="who is told")] = section(Announce)

@@ -58,7 +58,7 @@ def read_outcome(state: Path, report: Path, ledger: Path, stream: Stream) -> tup
     problems = [*history.breaks, *_accounts(content, stream), *_letters(state, stream), *_versions(checkpoints)]
     if history.reach != stream.ends():
         problems.append(f"consumed up to {history.reach}")
-    if len(verdicts.splitlines()) != sum(content["verdicts"].values()):
+    if verdicts.count(b'"kind":"verdict"') != sum(content["verdicts"].values()):
         problems.append("verdicts.jsonl holds other verdicts than were counted")
     outcome = Outcome(
         report={name: value for name, value in content.items() if name not in _OF_THE_RUN},

@@ -306,3 +306,63 @@ def test_a_restored_gate_goes_on_bit_for_bit(cut):
     assert rest == list(run(again, range(cut + 1, 25)))
     verdicts = [json.loads(text)["passed"] for text in before + rest]
     assert True in verdicts and False in verdicts
+
+
+def test_an_override_passes_the_next_verdict_and_says_so():
+    gate = Gate(rules())
+    gate.override("campaign starts at noon")
+    verdict = asked(gate, candidate=0.5, champion=1.0, n=5000)
+    assert verdict.passed and verdict.override == "campaign starts at noon"
+    assert verdict.reason.startswith("passed: by override (campaign starts at noon); by the rules: proven worse")
+    again = gate.judge(question())
+    assert not again.passed and again.override is None  # it was for one verdict
+
+
+def test_an_override_can_be_cancelled_and_never_passes_what_cannot_be_served():
+    gate = Gate(rules())
+    gate.override("why not")
+    assert not asked(gate, candidate=0.5, champion=1.0, n=5000, finite=False).passed
+    assert gate.judge(question()).passed  # it was still waiting
+    gate.override("why not")
+    gate.override(None)
+    assert not gate.judge(question()).passed
+
+
+def test_an_override_of_what_passes_anyway_is_spent():
+    gate = Gate(rules())
+    gate.override("to be sure")
+    verdict = asked(gate)
+    assert verdict.passed and verdict.override is None
+    gate.published(HOUR)
+    assert not asked(gate, candidate=0.5, champion=1.0, n=5000, slide_end=5 * HOUR).passed
+
+
+def test_a_candidate_proven_worse_is_degraded_and_a_restarted_one_begins_afresh():
+    gate = Gate(rules())
+    verdict = asked(gate, candidate=0.5, champion=1.0, n=5000)
+    assert verdict.degraded and not asked(Gate(rules())).degraded
+    gate.restarted()
+    assert not gate.judge(question()).degraded and gate.judge(question()).evidence["since_version_n"] == 0
+
+
+@pytest.mark.parametrize(
+    ("floor", "text"),
+    [
+        ({"max_ne": 1.0}, "new_user=yes: NE 3.5063 is above 1 on 500 examples ("),
+        ({"max_excess": 0.05}, "above the champion's (0.05 at most) on 500 examples ("),
+        ({"calibration": [0.8, 1.25]}, "is not within 0.8 to 1.25 on 500 examples ("),
+    ],
+)
+def test_a_slice_has_floors_of_its_own(floor, text):
+    gate = Gate(rules(slices={"new_user=yes": floor}, margin=1.0))
+    logits, labels = evidence(1000)
+    inside = np.arange(1000) < 500
+    spoilt = np.where(inside, 2.0, logits).astype(np.float32)
+    gate.observe(spoilt, logits, labels, HOUR, {"new_user=yes": np.zeros(1000, bool)})
+    assert not rule(gate.judge(question()), "slice new_user=yes").asked  # too few positives to say
+    gate.observe(spoilt, logits, labels, HOUR, {"new_user=yes": inside})
+    judged = rule(gate.judge(question()), "slice new_user=yes")
+    assert not judged.passed and text in judged.text
+    again = Gate(rules(slices={"new_user=yes": floor}))
+    again.restore(gate.capture())
+    assert rule(again.judge(question()), "slice new_user=yes") == judged

@@ -322,3 +322,50 @@ def test_what_a_step_moved_is_all_that_is_told():
     assert len(told["champion"]["table/user"].rows) == 0
     learner.promote()
     assert learner.changes()["champion"]["table/user"].rows.tolist() == [1 + 12345 % 1000]
+
+
+def test_the_version_before_is_kept_for_its_canary_and_let_go():
+    made, learner, replay = _learner()
+    probe = examples(made, 50, seed=9)
+    learner.learn(examples(made, 200, seed=1), replay, 1)
+    learner.promote()
+    assert not learner.has_previous  # the first version has none before it
+    first = learner.score_champion(probe)
+    learner.learn(examples(made, 200, seed=2), replay, 2)
+    learner.promote()
+    assert learner.has_previous
+    np.testing.assert_array_equal(learner.score_previous(probe), first)
+    again = Learner(made.config, made.features)
+    again.restore(copy.deepcopy(learner.capture()))
+    np.testing.assert_array_equal(again.score_previous(probe), first)
+    learner.load_champion(learner.version_variables())
+    assert not learner.has_previous and learner.capture()["previous"] is None
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
+def test_a_restart_goes_on_from_the_champion_and_catches_up_by_replay(optimizer):
+    made, learner, replay = _learner(
+        f"learning: {{network: mlp, hidden: [8], batch_size: 64, optimizer: {optimizer}}}\nreplay: {{capacity: 500}}\n"
+    )
+    probe = examples(made, 50, seed=9)
+    learner.learn(examples(made, 200, seed=1), replay, 1)
+    learner.promote()
+    fresh = Learner(made.config, made.features).capture()["candidate"]
+    for slide in (2, 3):
+        learner.learn(examples(made, 200, seed=slide), replay, slide)
+    again = Learner(made.config, made.features)
+    again.restore(copy.deepcopy(learner.capture()))
+
+    assert learner.restart(replay, 3, 0) == 0
+    state = learner.capture()["candidate"]
+    for name, value in state.items():
+        if name.startswith(("slot/", "optimizer/")):
+            np.testing.assert_array_equal(value, fresh[name], err_msg=name)
+        elif name in learner.version_variables() and not name.startswith("normaliser/"):
+            np.testing.assert_array_equal(value, learner.version_variables()[name], err_msg=name)
+
+    assert learner.restart(replay, 3, 4) == again.restart(replay, 3, 4) == 4 * 64
+    assert not np.array_equal(learner.score(probe), learner.score_champion(probe))
+    _equal(learner.capture()["candidate"], again.capture()["candidate"])
+    assert learner.retraces == 0 and learner.finite()
+    learner.learn(examples(made, 200, seed=4), replay, 4)

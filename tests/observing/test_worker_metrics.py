@@ -39,6 +39,7 @@ NAMES = [
     "champion_version",
     "commit_failures_total",
     "dead_letters_total",
+    "decisions_total",
     "dedupe_ids",
     "drift_alarms_total",
     "drift_findings",
@@ -135,7 +136,7 @@ def test_the_list_is_closed_and_well_named():
         assert len(entry.help) > 10 and not entry.help.endswith(".")
         assert set(entry.labels) <= {
             "topic", "partition", "fate", "reason", "stage", "key", "cause", "source", "model", "metric", "window",
-            "feature", "verdict", "slice", "kind", "measure",
+            "feature", "verdict", "slice", "kind", "measure", "decision",
         }  # fmt: skip
 
 

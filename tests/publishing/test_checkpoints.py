@@ -139,6 +139,16 @@ def test_rendering_for_people_and_programs(store: Checkpoints) -> None:
     shown = render_show(store.read(2))
     for fact in ("metrics.champion.auc", "5 to 99", "saved_model.pb", "2024-01-01T00:00:00Z", "config_hash"):
         assert fact in shown
+    rule = {"name": "calibration", "passed": True, "asked": True, "text": "calibration 1.010 is within 0.8 to 1.25"}
+    unasked = {**rule, "name": "cool_down", "asked": False, "text": "no rollback yet"}
+    verdict = {"reason": "passed: proven better than the champion", "rules": [rule, unasked], "passed": True}
+    first, why, *rules = render_show(manifest_of(9, verdict=verdict)).splitlines()[:4]
+    assert first == "version 9, of the slide ending 2024-01-01T00:00:00Z"
+    assert why == "passed: proven better than the champion"
+    assert [line.split() for line in rules] == [
+        ["ok", *["calibration", "calibration", "1.010", "is", "within", "0.8", "to", "1.25"]],
+        ["-", *["cool_down", "no", "rollback", "yet"]],
+    ]
     listed = list_json(store.versions(), store.pointer())
     assert listed["champion"] == 1 and [v["version"] for v in listed["versions"]] == [1, 2]
     assert json.loads(json.dumps(manifest_json(store.read(1)))) == json.loads(to_json(store.read(1)))

@@ -33,7 +33,10 @@ def test_commands_wait_in_order_until_they_are_done(tmp_path: Path) -> None:
 
 
 def test_unknown_commands_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown command 'explode'; allowed: rollback, pin, unpin, requeue"):
+    with pytest.raises(
+        ConfigError,
+        match="allowed: rollback, pin, unpin, requeue, override, cancel_override",
+    ):
         Commands(tmp_path).submit("explode", version=1)
 
 

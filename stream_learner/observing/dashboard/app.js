@@ -60,7 +60,8 @@ function showService() {
   page.story.textContent = last ? `${since} Last verdict, ${utc(last.slide_end)}: ${last.reason}` : since;
   const mark = metric("watermark_seconds");
   const age = serving && mark ? mark - serving.slide_end_us / 1e6 : null;
-  const held = seen.verdicts.filter((verdict) => !verdict.passed).length;
+  const asked = judged();
+  const held = asked.filter((verdict) => !verdict.passed).length;
   facts(page.facts, [
     ["Event time", mark ? utc(mark * 1e6) : last ? utc(last.slide_end) : "–"],
     ["Age of the version", span(age)],
@@ -68,7 +69,7 @@ function showService() {
     ["Normalized entropy", digits(serving?.metrics.normalized_entropy)],
     ["Calibration", digits(serving?.metrics.calibration, 3)],
     ["Versions kept", whole(versions.length)],
-    ["Verdicts passed / held", `${seen.verdicts.length - held} / ${held}`],
+    ["Verdicts passed / held", `${asked.length - held} / ${held}`],
   ]);
 }
 

@@ -1,0 +1,54 @@
+"""Clicks -> examples with the scores they are judged by: taken as they arrive, before anything is learned from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_learner.events import EventBatch, ExampleBatch
+from stream_learner.judging.judge import Judge
+from stream_learner.learning.learner import Learner
+from stream_learner.publishing.publisher import Publisher
+
+
+class Scoring:
+    """Asks candidate, champion, the version in service as its callers see it, and the do-nothing baselines."""
+
+    def __init__(self, learner: Learner, judge: Judge, publisher: Publisher, *, labelled: bool) -> None:
+        """`labelled`: events bring their label with them (`labels.from: field`)."""
+        self._learner = learner
+        self._judge = judge
+        self._publisher = publisher
+        self._labelled = labelled
+
+    def arrived(self, clicks: EventBatch, numbers: NDArray[np.float32], slide: int) -> ExampleBatch:
+        """The slide's examples as of now. `numbers`: aggregates [n, columns], as they were at each click."""
+        nothing = np.full(len(clicks), np.nan, np.float32)
+        examples = ExampleBatch(
+            time=clicks.time,
+            ids=clicks.ids,
+            numbers=np.concatenate([clicks.numbers, numbers], axis=1),
+            label=clicks.label if self._labelled else nothing,
+            logit_candidate=nothing,
+            logit_champion=nothing,
+            logit_served=nothing,
+            baseline=self._judge.baselines.score(clicks.ids),
+            judged=self._judge.in_span(clicks.time, slide),
+            unseen=self._judge.slices.arrive(clicks.ids),
+        )
+        return replace(
+            examples,
+            logit_candidate=self._learner.score(examples),
+            logit_champion=self._learner.score_champion(examples),
+            logit_served=self._publisher.score_served(examples),
+        )
+
+    def candidate_at_maturity(self, examples: ExampleBatch) -> NDArray[np.float32] | None:
+        """The candidate's logits before these are learned, [n]; None as long as it has learned nothing."""
+        if not self._learner.has_learned:
+            return None
+        if self._labelled:  # they arrived in this slide: nothing was learned since
+            return examples.logit_candidate
+        return self._learner.score(examples)
