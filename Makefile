@@ -30,11 +30,14 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two processes, each with a broker of its own; a file's tests stay together.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest -m "not long"
+	$(PYTEST) -m "not long"
 
 test-all: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # A real Prometheus (Debian's package, installed where it is missing) scrapes a real worker.
 test-prometheus: setup prometheus

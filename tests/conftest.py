@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from broker import ApacheKafka, KafkaBroker, NoidaDb, apache_can_run, open_broker
@@ -15,7 +16,7 @@ _APACHE_ONLY = "tried on Apache Kafka only: needs Java 17 and mvn"
 def kafka(pytestconfig: pytest.Config) -> Iterator[KafkaBroker]:
     """A running broker, shared by the whole run: make topics of your own, never stop it."""
     server = open_broker()
-    pytestconfig.stash[_BROKER] = server.name
+    _note_broker(pytestconfig, server.name)
     yield KafkaBroker(server)
     server.remove()
 
@@ -36,6 +37,20 @@ def apache_kafka(kafka: KafkaBroker) -> KafkaBroker:
     if isinstance(kafka.server, NoidaDb):
         pytest.skip(_APACHE_ONLY)
     return kafka
+
+
+def _note_broker(config: pytest.Config, name: str) -> None:
+    """For the last lines of the run, also where this is one of several processes (pytest-xdist)."""
+    config.stash[_BROKER] = name
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["broker"] = name
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    name = getattr(node, "workeroutput", {}).get("broker")
+    if name is not None:
+        node.config.stash[_BROKER] = name
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
