@@ -97,6 +97,10 @@ class InputDrift:
         """Up to 2,048 examples of the champion's training window."""
         return self._reference
 
+    def matured_sample(self) -> ExampleBatch | None:
+        """Up to 2,048 examples, oldest first, that the candidate learned from since the last version, with labels."""
+        return self._training.examples()
+
     def recent_sample(self) -> tuple[ExampleBatch, NDArray[np.float64]] | None:
         """Up to 2,048 examples of the last `drift.window`, and how many each stands for."""
         examples = self._arrivals.examples()

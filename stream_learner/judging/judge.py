@@ -20,6 +20,7 @@ from stream_learner.judging.drift import DriftWatch
 from stream_learner.judging.drift_inputs import InputColumns
 from stream_learner.judging.gate import Gate
 from stream_learner.judging.metrics import finite_or_none, to_logits
+from stream_learner.judging.observed import Observed
 from stream_learner.judging.scoreboard import Origin, Scoreboard
 from stream_learner.judging.slices import Slices
 from stream_learner.judging.verdict import Question, Verdict
@@ -153,6 +154,20 @@ class Judge:
             name: {label: self.board.slice("candidate", number, span) for label, span in spans.items()}
             for name, number in self.slices.numbers().items()
         }
+
+    def observed(self) -> Observed:
+        """What a version's card tells beside its metrics: the candidate, over the longest window."""
+        longest = max(self.windows, default=None)
+        slices = {name: self.board.slice("candidate", n, longest) for name, n in self.slices.numbers().items()}
+        matured = self.drift.inputs.matured_sample()
+        return Observed(
+            span=None if longest is None else str(longest),
+            slices=finite_or_none(slices),
+            reliability=self.board.reliability("candidate", longest),
+            psi=dict(self.psi),
+            findings=[finding.to_json() for finding in self.drift.current],
+            matured=matured,
+        )
 
     def evidence(self) -> dict[str, Any]:
         """What a version's manifest says of quality, NaN as None: the candidate's lifetime, then all by model."""

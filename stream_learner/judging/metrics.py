@@ -167,10 +167,28 @@ def ece_of_counts(chances: F64, negatives: F64, positives: F64, bins: int = ECE_
     total = float(mass.sum())
     if total <= 0:
         return math.nan
-    middle = (np.cumsum(mass) - mass / 2) / total
-    bin_of = np.minimum((middle * bins).astype(np.int64), bins - 1)
-    gap = np.bincount(bin_of, mass * chances - positives, minlength=bins)
+    gap = np.bincount(_equal_mass(mass, bins), mass * chances - positives, minlength=bins)
     return float(np.abs(gap).sum()) / total
+
+
+def reliability(logits: Floats, labels: Floats, bins: int = 10) -> list[dict[str, float]]:
+    """Bins of equal mass, ascending, none empty: n, mean `predicted` probability and `observed` rate of each. Equal
+    scores are never torn apart."""
+    negatives, positives = _counts_by_score(logits, labels, None)
+    mass, chances = negatives + positives, probabilities(np.unique(logits))
+    bin_of = _equal_mass(mass, bins)
+    sums = [np.bincount(bin_of, column, minlength=bins) for column in (mass, mass * chances, positives)]
+    return [
+        {"n": int(n), "predicted": predicted / n, "observed": observed / n}
+        for n, predicted, observed in zip(*(column.tolist() for column in sums), strict=True)
+        if n
+    ]
+
+
+def _equal_mass(mass: F64, bins: int) -> NDArray[np.int64]:
+    """The bin of each of the ascending values with that mass, [k]: where the middle of its mass lies."""
+    middle = (np.cumsum(mass) - mass / 2) / max(float(mass.sum()), 1e-300)
+    return np.minimum((middle * bins).astype(np.int64), bins - 1)
 
 
 def summary(logits: Floats, labels: Floats, users: NDArray[np.uint64] | None = None) -> dict[str, float]:

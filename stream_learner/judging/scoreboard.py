@@ -123,6 +123,13 @@ class Scoreboard:
             "maturity": self.maturity.share(after, 1 + number),
         }
 
+    def reliability(self, name: str, span: Duration | None = None) -> list[dict[str, float]]:
+        """Predicted against observed rate in bins of equal mass, of the rows still held; without `span` of all."""
+        model = self.names.index(name)
+        chosen = self._judged.view if span is None else self._within((self._now or 0) - span)[1]
+        chosen = chosen & ~np.isnan(self._logits.view[:, model])
+        return metrics.reliability(self._logits.view[chosen, model], self._positive.view[chosen])
+
     def _within(self, after: int) -> tuple[int, NDArray[np.bool_]]:
         """The first slide that ended after `after`, and which of the rows held came in it or later."""
         first = int(np.searchsorted(self._ends.view, after, side="right"))

@@ -118,6 +118,14 @@ class FeatureSchema:
         rest = len(self.dense_names()) - len(owners)
         return owners + [-1] * rest
 
+    def dense_groups(self) -> list[str | None]:
+        """Per dense input the group whose columns it tells of; None for those of the time."""
+        groups: list[str | None] = [self.numbers[index].group for index in self.standardised()]
+        groups += [self.numbers[index].group for index in self.binned() for _ in range(self.bins)]
+        groups += list(self.groups())
+        groups += [self.numbers[index].group for index in self.own_indicators()]
+        return groups + [None] * (len(self.dense_names()) - len(groups))
+
 
 def feature_schema(config: Config, schema: EventSchema, aggregates: Sequence[Aggregate]) -> FeatureSchema:
     """The features that the config chooses.

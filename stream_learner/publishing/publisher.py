@@ -11,11 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_learner import config as configs
+from stream_learner.durable import write_file
 from stream_learner.errors import StateError
 from stream_learner.events import ExampleBatch
+from stream_learner.explaining.features import integrated_gradients, permutation_importance
+from stream_learner.judging.observed import Observed
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.learner import Learner
 from stream_learner.lease import Lease
+from stream_learner.publishing.card import HTML, MARKDOWN, Card, Moved, card
+from stream_learner.publishing.card_text import markdown, page
 from stream_learner.publishing.checkpoints import next_version
 from stream_learner.publishing.export import Exporter, served_numbers
 from stream_learner.publishing.machine import cpu_features, libraries
@@ -38,6 +43,7 @@ class Version:
     tables: Tables
     sample: ExampleBatch  # real rows, for the load-and-query check
     logits: NDArray[np.float32]  # what the worker itself says to them
+    card: Card
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Occasion:
     slide_end: int  # us
     tally: Tally
     metrics: dict[str, Any]
+    observed: Observed
     verdict: dict[str, Any]
     quarantined: list[dict[str, Any]]  # slides found broken since the last version
 
@@ -143,7 +150,18 @@ class Publisher:
         self.previous = self.champion if rollback_of is None else None
         self.champion, self._tables = number, tables
         self.versions.append(number)
-        return Version(manifest, variables, tables, sample, self._learner.score_champion(sample))
+        told = card(manifest, occasion.observed, self._moved(occasion))
+        return Version(manifest, variables, tables, sample, self._learner.score_champion(sample), told)
+
+    def _moved(self, occasion: Occasion) -> Moved:
+        """What moves the scores of the learner's champion."""
+        examples = occasion.observed.matured
+        if examples is None:
+            return Moved({}, {}, 0.0, 0)
+        seed = self._config.seed, occasion.slide
+        importance = permutation_importance(self._learner.score_champion, examples, self._features, seed)
+        shares, left = integrated_gradients(self._learner.champion, examples)
+        return Moved(importance, shares, left, len(examples))
 
     # ---- on the writer thread -------------------------------------------------------------------------------
 
@@ -151,10 +169,15 @@ class Publisher:
         """Step 5: files in a temporary folder, loaded and queried there, then given their number."""
         self.checkpoints.publish(
             version.manifest.version,
-            lambda folder: self._exporter.write(folder, version.variables, version.tables),
+            lambda folder: self._write_files(folder, version),
             version.manifest,
             lambda folder: self._exporter.check(folder, version.sample, version.logits),
         )
+
+    def _write_files(self, folder: Path, version: Version) -> None:
+        self._exporter.write(folder, version.variables, version.tables)
+        write_file(folder / MARKDOWN, markdown(version.card).encode())
+        write_file(folder / HTML, page(version.card).encode())
 
     def announcement(self, number: int) -> dict[str, Any]:
         """What the world is told of a version; keyed by model and version, at least once."""
