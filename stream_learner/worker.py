@@ -192,11 +192,10 @@ class Worker:
 
     def _carry_out(self, entry: Command) -> None:
         """An operator's command, journaled."""
+        log.info("slide %d: %s", entry.slide, entry)
         if entry.name == "requeue":
             self.quarantine.requeue(int(entry.arguments["slide"] or 0))
-            return
-        version = self.decisions.carry_out(entry, self._last_end or 0)
-        if version is not None:
+        elif (version := self.decisions.carry_out(entry, self._last_end or 0)) is not None:
             self._capture(version)
 
     def _adopt_config(self) -> None:
