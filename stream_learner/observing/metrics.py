@@ -287,8 +287,11 @@ class WorkerMetrics:
         )
         self.quarantine_size = self._gauge("quarantine_size_bytes", "Examples kept in quarantine, on disk")
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
-
         self.decisions = self._counter("decisions_total", f"Other decisions: {', '.join(DECISIONS)}", "decision")
+        for verdict in ("passed", "held"):
+            self.verdicts.labels(verdict)
+        for decision in DECISIONS:  # at 0 from the start: the increase to the first one would be lost otherwise
+            self.decisions.labels(decision)
 
     def _publishing(self) -> None:
         self.champion_version = self._gauge("champion_version", "Number of the version in service, 0 = none")
