@@ -93,7 +93,8 @@ class Decisions:
         before = self._publisher.champion
         self._learner.promote()
         occasion = self._means.occasion(verdict.to_json())
-        version = self._publisher.promoted(occasion, self._aggregates, self._judge.sample())
+        sample, observed = self._judge.sample(), self._judge.observed()
+        version = self._publisher.promoted(occasion, self._aggregates, sample, observed)
         self._means.published(slide.end, False)
         if before is not None and self._learner.has_previous:
             self._judge.canary.begin(version.manifest.version, before, slide.end)
@@ -102,7 +103,8 @@ class Decisions:
     def roll_back(self, to: int, slide_end: int, verdict: dict[str, Any]) -> Version:
         """Republishes an older version under a new number: the pointer never moves back."""
         self._means.settle()  # its files may still be waiting to be written
-        version = self._publisher.rolled_back(self._means.occasion(verdict), to, self._judge.sample())
+        sample, observed = self._judge.sample(), self._judge.observed()
+        version = self._publisher.rolled_back(self._means.occasion(verdict), to, sample, observed)
         self._means.published(slide_end, True)
         return version
 

@@ -298,8 +298,7 @@ class Worker:
 
     def _occasion(self, verdict: dict[str, Any]) -> Occasion:
         number, end = self.intake.slides.number - 1, self._last_end or 0
-        evidence, observed = self.judge.evidence(), self.judge.observed()
-        return Occasion(number, end, self.tally, evidence, observed, verdict, self.quarantine.since_version())
+        return Occasion(number, end, self.tally, self.judge.evidence(), verdict, self.quarantine.since_version())
 
     def _snapshot_due(self, slide_end: int) -> bool:
         if self._snapshot_at is None:

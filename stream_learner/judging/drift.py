@@ -81,6 +81,13 @@ class DriftWatch:
         """PSI by input feature as of now; empty while either side has fewer than `drift.min_examples` examples."""
         return {name: distance.psi for name, distance in self.inputs.distances(at).items()}
 
+    def shares(self, at: int) -> dict[str, Any]:
+        """By input feature its bins and both sides' shares in them, for people: four digits."""
+        return {
+            name: {"bins": one.bins, "now": _digits(one.now), "reference": _digits(one.reference)}
+            for name, one in self.inputs.shares(at).items()
+        }
+
     def estimate(self) -> dict[str, float]:
         """What the champion's metrics on the last `drift.window` of arrivals will probably be once labels come."""
         recent = self.inputs.recent_sample()
@@ -96,6 +103,7 @@ class DriftWatch:
     def numbers(self) -> dict[str, Any]:
         """For a verdict: the findings that stand, every test of the last look, and the estimate."""
         return {
+            "reference": self._settings.reference,
             "findings": [finding.to_json() for finding in self.current],
             "tests": {f"{t.kind}/{t.subject}/{t.measure}": {"value": t.value, "p": t.chance} for t in self.tests},
             "estimate": self.estimate(),
@@ -146,3 +154,8 @@ class DriftWatch:
         self._looked_at = state["looked_at"]
         logits, labels = state["matured"]
         self._matured = logits.copy(), labels.copy()
+
+
+def _digits(shares: NDArray[np.float64]) -> list[float]:
+    rounded: list[float] = shares.round(4).tolist()
+    return rounded

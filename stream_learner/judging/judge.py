@@ -59,6 +59,7 @@ class Judge:
         self.canary = Canary(config.canary)
         self._ranked = config.gate.min_auc is not None
         self.psi: dict[str, float] = {}  # of the last verdict
+        self._shares: dict[str, Any] = {}  # the same
         self._sample: ExampleBatch | None = None  # rows of the last slide in which something matured
 
     def in_span(self, times: NDArray[np.int64], slide: int) -> NDArray[np.bool_]:
@@ -115,7 +116,7 @@ class Judge:
 
     def verdict(self, slide: Slide, *, finite: bool, champion: int | None) -> Verdict:
         """The gate's answer for this slide, with every number it used."""
-        self.psi = self.drift.psi(slide.end)
+        self.psi, self._shares = self.drift.psi(slide.end), self.drift.shares(slide.end)
         question = Question(
             slide=slide.number,
             slide_end=slide.end,
@@ -143,7 +144,7 @@ class Judge:
 
     def drift_numbers(self) -> dict[str, Any]:
         """What the drift detectors say, for the verdict's record; NaN as None."""
-        finite: dict[str, Any] = finite_or_none(self.drift.numbers())
+        finite: dict[str, Any] = finite_or_none({**self.drift.numbers(), "shares": self._shares})
         return finite
 
     def slice_metrics(self) -> dict[str, Any]:

@@ -54,7 +54,6 @@ class Occasion:
     slide_end: int  # us
     tally: Tally
     metrics: dict[str, Any]
-    observed: Observed
     verdict: dict[str, Any]
     quarantined: list[dict[str, Any]]  # slides found broken since the last version
 
@@ -102,11 +101,11 @@ class Publisher:
 
     # ---- making versions ------------------------------------------------------------------------------------
 
-    def promoted(self, occasion: Occasion, aggregates: Aggregates, sample: ExampleBatch) -> Version:
+    def promoted(self, occasion: Occasion, aggregates: Aggregates, sample: ExampleBatch, observed: Observed) -> Version:
         """The learner's new champion as a version."""
         capacity = self._config.export.capacity
         tables = {key: aggregates.table(key, capacity, occasion.slide_end) for key in self._config.export.aggregates}
-        return self._version(occasion, tables, sample, rollback_of=None)
+        return self._version(occasion, tables, sample, observed, rollback_of=None)
 
     def require(self, version: int) -> Manifest:
         """A version an operator named. ConfigError when there is none, StateError when it cannot be loaded here."""
@@ -115,15 +114,17 @@ class Publisher:
             raise StateError(f"version {version} was made under other model keys; use the config it was made with")
         return manifest
 
-    def rolled_back(self, occasion: Occasion, to: int, sample: ExampleBatch) -> Version:
+    def rolled_back(self, occasion: Occasion, to: int, sample: ExampleBatch, observed: Observed) -> Version:
         """An older version's content as a new one; the learner's champion becomes it."""
         self.require(to)
         with self.checkpoints.files(to) as folder:
             variables, tables = self._exporter.load(folder)
         self._learner.load_champion(variables)
-        return self._version(occasion, tables, sample, rollback_of=to)
+        return self._version(occasion, tables, sample, observed, rollback_of=to)
 
-    def _version(self, occasion: Occasion, tables: Tables, sample: ExampleBatch, rollback_of: int | None) -> Version:
+    def _version(
+        self, occasion: Occasion, tables: Tables, sample: ExampleBatch, observed: Observed, rollback_of: int | None
+    ) -> Version:
         variables = self._learner.version_variables()
         number = next_version(occasion.slide_end, max(self.versions, default=0))
         tally = occasion.tally
@@ -150,15 +151,14 @@ class Publisher:
         self.previous = self.champion if rollback_of is None else None
         self.champion, self._tables = number, tables
         self.versions.append(number)
-        told = card(manifest, occasion.observed, self._moved(occasion))
+        told = card(manifest, observed, self._moved(observed.matured, occasion.slide))
         return Version(manifest, variables, tables, sample, self._learner.score_champion(sample), told)
 
-    def _moved(self, occasion: Occasion) -> Moved:
-        """What moves the scores of the learner's champion."""
-        examples = occasion.observed.matured
+    def _moved(self, examples: ExampleBatch | None, slide: int) -> Moved:
+        """What moves the scores of the learner's champion on labelled examples."""
         if examples is None:
             return Moved({}, {}, 0.0, 0)
-        seed = self._config.seed, occasion.slide
+        seed = self._config.seed, slide
         importance = permutation_importance(self._learner.score_champion, examples, self._features, seed)
         shares, left = integrated_gradients(self._learner.champion, examples)
         return Moved(importance, shares, left, len(examples))
