@@ -222,6 +222,7 @@ def _learning(config: Config) -> Iterator[str]:
         yield f"learning.ensemble.members: {config.learning.ensemble.members} of {network!r}; own networks have 1"
     if config.learning.optimizer == "ftrl" and network != "logistic":
         yield f"learning.optimizer: ftrl forgets a network's first weights; use logistic, or not {network!r} with ftrl"
+    yield from _replay(config)
     yield from _slices(config)
     span = config.judging.span
     for key, value in (("start", span.start), ("end", span.end)):
@@ -230,6 +231,16 @@ def _learning(config: Config) -> Iterator[str]:
     start, end = _time(span.start), _time(span.end)
     if start is not None and end is not None and start >= end:
         yield f"judging.span: start {span.start} is not before end {span.end}"
+
+
+def _replay(config: Config) -> Iterator[str]:
+    replay = config.replay
+    categorical = {name for topic in config.topics.values() for name in topic.categorical}
+    if replay.policy == "stratified" and replay.strata != "label" and replay.strata not in categorical:
+        allowed = ", ".join(["label", *sorted(categorical)])
+        yield f"replay.strata: {replay.strata!r} is no categorical feature of any mapping; allowed: {allowed}"
+    if replay.half_life == 0:
+        yield "replay.half_life: 0s; must be longer than 0"
 
 
 def _gate(config: Config) -> Iterator[str]:

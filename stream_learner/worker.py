@@ -34,7 +34,7 @@ from stream_learner.judging.score_log import ScoreLog
 from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.features import feature_schema
 from stream_learner.learning.learner import Learned, Learner
-from stream_learner.learning.replay import Replay
+from stream_learner.learning.replay import replay_buffer
 from stream_learner.lease import Lease
 from stream_learner.observing.health import Health
 from stream_learner.observing.metrics import WorkerMetrics
@@ -118,7 +118,7 @@ class Worker:
         self.quarantine = Quarantine(config, self.schema, self._record, lease.prove)
         features = feature_schema(config, self.schema, self.aggregates.columns)
         self.learner = Learner(config, features)
-        self.replay = Replay(config.replay.capacity, config.seed)
+        self.replay = replay_buffer(config, self.schema)
         self.judge = Judge(config, self.schema, features)
         self.publisher = Publisher(config, features, self.aggregates.columns, self.learner, lease)
         self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)

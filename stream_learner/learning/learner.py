@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,12 +14,13 @@ from numpy.typing import NDArray
 from stream_learner.changes import Changed, RowSet, differing
 from stream_learner.errors import LearningError
 from stream_learner.events import ExampleBatch
+from stream_learner.learning.batches import batches
 from stream_learner.learning.bins import Bins
 from stream_learner.learning.encoder import CLIP
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, rows_of
 from stream_learner.learning.normaliser import Normaliser
-from stream_learner.learning.replay import Replay
+from stream_learner.learning.replay import Drawn, Replay
 from stream_learner.learning.tables import ids_held
 from stream_learner.learning.training import Trainer
 from stream_learner.settings import Config
@@ -40,6 +40,8 @@ class Learned:
     replayed: int  # rows drawn from the replay buffer
     steps: int
     mean_loss: float  # log loss per row before each step, NaN when there was none
+    skipped: int = 0  # matured examples times passes that the budget left out
+    skipped_replay: int = 0  # rows it left in the replay buffer
 
 
 class Learner:
@@ -55,7 +57,9 @@ class Learner:
         self._config = config
         self._normaliser = Normaliser(features)
         self._bins = Bins(features, config.features.bins, config.features.bin_rows)
-        self._trainer = Trainer(self.candidate, config.learning)
+        self._trainer = Trainer(
+            self.candidate, config.learning, alpha=config.replay.alpha if config.replay.policy == "dark" else 0.0
+        )
         self._table_names = {f"table/{name}" for name in self.candidate.tables}
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
         self._blanked = [
@@ -104,15 +108,21 @@ class Learner:
             positives = float(matured.label.sum())
             self.candidate.offset.assign(math.log((positives + 0.5) / (len(matured) - positives + 0.5)))
         blanks = np.random.default_rng([self._config.seed, BLANK_STAGE, slide])
-        rows = replayed = steps = 0
+        plan = batches(matured.time, self._learned_rows, self._config, slide, replay=len(replay) > 0)
+        logits = np.full((len(matured), self._config.learning.ensemble.members), np.nan, np.float32)
         total = 0.0
-        for fresh in self._batches(matured):
-            batch = self._mixed(fresh, replay, slide, steps)
-            loss = self._step(batch, blanks, slide, steps)
-            rows, replayed, steps = rows + len(fresh), replayed + len(batch) - len(fresh), steps + 1
-            total += loss * len(batch)
-        replay.add(matured, slide)
-        return Learned(rows, replayed, steps, total / (rows + replayed) if steps else float("nan"))
+        for step, (rows, wanted) in enumerate(zip(plan.fresh, plan.replayed, strict=True)):
+            drawn = replay.draw(wanted, slide, step) if wanted else None
+            loss, before = self._step(matured.take(rows), drawn, blanks, slide, step)
+            total += loss * (len(rows) + wanted)
+            logits[rows] = before[: len(rows)]
+            if drawn is not None:
+                replay.learned(drawn, before[len(rows) :])
+        self._learned_rows += plan.rows
+        replay.add(matured, slide, logits)
+        replayed, steps = sum(plan.replayed), len(plan.fresh)
+        mean_loss = total / (plan.rows + replayed) if steps else float("nan")
+        return Learned(plan.rows, replayed, steps, mean_loss, plan.skipped_fresh, plan.skipped_replay)
 
     def promote(self) -> None:
         """Makes the candidate, as it is now, the champion; the champion before is kept where a canary is wanted. Of the
@@ -147,9 +157,9 @@ class Learner:
         blanks = np.random.default_rng([self._config.seed, CATCH_UP_STAGE, slide])
         size = min(self._config.learning.batch_size, len(replay))
         for step in range(_CATCH_UP_STEP, _CATCH_UP_STEP + steps if size else 0):
-            batch = replay.draw(size, slide, step)
-            self.candidate.encoder.admit(self._inputs(batch)[0])
-            self._step(batch, blanks, slide, step)
+            drawn = replay.draw(size, slide, step)
+            self.candidate.encoder.admit(self._inputs(drawn.examples)[0])
+            replay.learned(drawn, self._step(drawn.examples.take(slice(0, 0)), drawn, blanks, slide, step)[1])
         return steps * size
 
     def load_champion(self, variables: dict[str, NDArray[Any]]) -> None:
@@ -268,35 +278,35 @@ class Learner:
     def _inputs(self, batch: ExampleBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         return self.features.take_ids(batch.ids), self.features.take_numbers(batch.numbers)
 
-    def _batches(self, matured: ExampleBatch) -> Iterator[ExampleBatch]:
-        size = self._config.learning.batch_size
-        for _ in range(self._config.learning.passes):
-            for start in range(0, len(matured), size):
-                yield matured.take(slice(start, start + size))
-
-    def _mixed(self, fresh: ExampleBatch, replay: Replay, slide: int, step: int) -> ExampleBatch:
-        """`fresh`, then its share of replayed rows; a fraction of a row is carried over to the next batches."""
-        ratio = self._config.replay.ratio
-        before = int(self._learned_rows * ratio)
-        self._learned_rows += len(fresh)
-        wanted = int(self._learned_rows * ratio) - before
-        if not wanted or not len(replay):
-            return fresh
-        return ExampleBatch.concat([fresh, replay.draw(wanted, slide, step)])
-
-    def _step(self, batch: ExampleBatch, blanks: np.random.Generator, slide: int, step: int) -> float:
+    def _step(
+        self, fresh: ExampleBatch, drawn: Drawn | None, blanks: np.random.Generator, slide: int, step: int
+    ) -> tuple[float, NDArray[np.float32]]:
+        """One step on fresh rows, then drawn ones. Their mean log loss, and their logits [rows, members], before it."""
+        batch = fresh if drawn is None else ExampleBatch.concat([fresh, drawn.examples])
         ids, numbers = self._inputs(batch)
         if self._blanked and self._config.learning.blank_rate:
             blank = blanks.random((len(batch), len(self._blanked))) < self._config.learning.blank_rate
             for group, indices in enumerate(self._blanked):
                 numbers[np.flatnonzero(blank[:, group])[:, None], indices] = np.nan
-        loss, taken = self._trainer.step(ids, numbers, batch.time, batch.label)
-        if not taken:
+        weights, targets = self._wanted(len(fresh), drawn)
+        taken = self._trainer.step(ids, numbers, batch.time, batch.label, weights, targets)
+        if not taken.sound:
             raise LearningError(
-                f"slide {slide}, step {step}: loss or gradient is not finite (loss {loss}); nothing of this step was "
-                f"kept. {self._suspects(numbers)} Remedy: a lower learning.learning_rate, or a mapping without them."
+                f"slide {slide}, step {step}: loss or gradient is not finite (loss {taken.loss}); nothing of this "
+                f"step was kept. {self._suspects(numbers)} Remedy: a lower learning.learning_rate, or a mapping "
+                "without them."
             )
-        return loss
+        return taken.loss, taken.logits
+
+    def _wanted(self, fresh: int, drawn: Drawn | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weights of all rows, and the logits they are held to, NaN = none; of no rows where replay keeps none."""
+        members = self._config.learning.ensemble.members
+        if drawn is None:
+            return np.ones(fresh, np.float32), np.full((fresh, members), np.nan, np.float32)
+        weights = np.concatenate([np.ones(fresh, np.float32), drawn.weights])
+        if drawn.logits is None:
+            return weights, np.empty((0, members), np.float32)
+        return weights, np.concatenate([np.full((fresh, members), np.nan, np.float32), drawn.logits])
 
     def _suspects(self, numbers: NDArray[np.float32]) -> str:
         """The columns that leave the clipped range most often, for the message of a failed step."""

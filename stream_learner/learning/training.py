@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,15 @@ from stream_learner.learning.optimizers import forget, make_slots, optimizer, st
 from stream_learner.settings import Learning
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a step found before it moved anything."""
+
+    loss: float  # mean log loss of the rows, unweighted
+    sound: bool  # whether the step was taken
+    logits: NDArray[np.float32]  # [rows, members]
+
+
 class Trainer:
     """The optimizers of a model and their slots.
 
@@ -23,8 +33,10 @@ class Trainer:
     `moved`: table -> the rows that steps have moved.
     """
 
-    def __init__(self, model: ConversionModel, learning: Learning) -> None:
+    def __init__(self, model: ConversionModel, learning: Learning, alpha: float = 0.0) -> None:
+        """`alpha`: weight of the squared distance from target logits; 0 = there are none."""
         self._model = model
+        self._alpha = alpha
         self._l2 = learning.l2 if learning.optimizer in ("adagrad", "adam") else 0.0  # the others take it themselves
         self._weights = [weight.value for weight in model.network.trainable_variables]
         # Biases and scales do not decay: they would only be pulled off the base rate.
@@ -39,9 +51,13 @@ class Trainer:
         self.variables: dict[str, Any] = self._named()
         self.moved = {name: MovedRows() for name in model.tables}
         self.traces: Counter[str] = Counter()
-        labels = tf.TensorSpec([None], tf.float32, "labels")
+        wanted = [
+            tf.TensorSpec([None], tf.float32, "labels"),
+            tf.TensorSpec([None], tf.float32, "weights"),
+            tf.TensorSpec([None, learning.ensemble.members], tf.float32, "targets"),
+        ]
         self._step = tf.function(
-            self._traced_step, input_signature=[*input_signature(model.features), labels], autograph=False
+            self._traced_step, input_signature=[*input_signature(model.features), *wanted], autograph=False
         )
 
     def step(
@@ -50,17 +66,18 @@ class Trainer:
         numbers: NDArray[np.float32],
         time: NDArray[np.int64],
         labels: NDArray[np.float32],
-    ) -> tuple[float, bool]:
-        """Mean log loss of the rows before the step, and whether it was taken.
-
-        Inputs as of `ConversionModel.logits`, `labels` 0 or 1. When the loss or any gradient is not finite nothing at
-        all is changed.
+        weights: NDArray[np.float32],
+        targets: NDArray[np.float32],
+    ) -> Step:
+        """Inputs as of `ConversionModel.logits`, `labels` 0 or 1, `weights` [B] of the rows' log loss, `targets`
+        [B, members] logits to hold to, NaN = none (with `alpha` 0 not looked at, and may be of no rows). When the loss
+        or any gradient is not finite nothing at all is changed.
         """
-        loss, taken, rows = self._step(ids, numbers, time, labels)
-        if taken:
+        loss, sound, rows, logits = self._step(ids, numbers, time, labels, weights, targets)
+        if sound:
             for name, moved in self.moved.items():
                 moved.step(rows[name].numpy())
-        return float(loss.numpy()), bool(taken)
+        return Step(float(loss.numpy()), bool(sound), logits.numpy())
 
     def forget(self) -> None:
         """Every slot without memory of any step, the weights as they are."""
@@ -79,18 +96,19 @@ class Trainer:
         return {f"slot/table/{table}/{kind}": slot for kind, slot in self._table_slots[table].items()}
 
     def _traced_step(
-        self, ids: Tensor, numbers: Tensor, time: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        self, ids: Tensor, numbers: Tensor, time: Tensor, labels: Tensor, weights: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
         self.traces["step"] += 1  # Python runs only while TensorFlow traces
         found = {name: tf.unique(rows) for name, rows in self._model.encoder.rows(ids).items()}
         vectors = {
             name: tf.gather(tf.gather(self._model.tables[name], unique.y), unique.idx) for name, unique in found.items()
         }
-        weights = [weight.read_value() for weight in self._weights]
+        values = [weight.read_value() for weight in self._weights]
+        dense = self._model.encoder.dense(numbers, time)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([*vectors.values(), *weights])
-            log_loss, objective, state = self._loss(vectors, self._model.encoder.dense(numbers, time), weights, labels)
-        by_vector, by_weight = tape.gradient(objective, (vectors, weights), unconnected_gradients="zero")
+            tape.watch([*vectors.values(), *values])
+            logits, objective, state = self._loss(vectors, dense, values, (labels, weights, targets))
+        by_vector, by_weight = tape.gradient(objective, (vectors, values), unconnected_gradients="zero")
         by_row = {
             name: tf.math.unsorted_segment_sum(by_vector[name], unique.idx, tf.size(unique.y))
             for name, unique in found.items()
@@ -98,23 +116,28 @@ class Trainer:
         rows = {name: unique.y for name, unique in found.items()}
         finite = [tf.reduce_all(tf.math.is_finite(t)) for t in (objective, *by_row.values(), *by_weight)]
         sound = tf.reduce_all(tf.stack(finite))
-        tf.cond(sound, lambda: self._move(rows, by_row, weights, by_weight, state), lambda: tf.constant(False))
-        return log_loss, sound, rows
+        tf.cond(sound, lambda: self._move(rows, by_row, values, by_weight, state), lambda: tf.constant(False))
+        log_loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, combined(logits)))
+        return log_loss, sound, rows, logits
 
     def _loss(
-        self, vectors: dict[str, Tensor], dense: Tensor, weights: list[Tensor], labels: Tensor
+        self, vectors: dict[str, Tensor], dense: Tensor, weights: list[Tensor], wanted: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Mean log loss; what is minimised: that of every member, and losses the network adds of its own; and the
-        network's state afterwards."""
+        """Logits by member; what is minimised: the weighted log loss of every member, its distance from the target
+        logits, and losses the network adds of its own; and the network's state afterwards."""
+        labels, importance, targets = wanted
         state = [value.read_value() for value in self._state]
         logits, state, extra = self._model.network.stateless_call(
             weights, state, [*vectors.values(), dense], training=True, return_losses=True
         )
         logits = by_member(logits, tf.shape(labels)[0]) + self._model.offset
-        log_loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, combined(logits)))
-        wanted = tf.broadcast_to(labels[:, None], tf.shape(logits))
-        each = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits), axis=0)
-        return log_loss, tf.add_n([tf.reduce_sum(each), *extra]), state
+        said = tf.broadcast_to(labels[:, None], tf.shape(logits))
+        losses = importance[:, None] * tf.nn.sigmoid_cross_entropy_with_logits(said, logits)
+        if self._alpha:
+            held = tf.where(tf.math.is_nan(targets), tf.stop_gradient(logits), targets)
+            losses += self._alpha * tf.square(logits - held)
+        each = tf.reduce_mean(losses, axis=0)
+        return logits, tf.add_n([tf.reduce_sum(each), *extra]), state
 
     def _move(
         self,

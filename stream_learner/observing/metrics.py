@@ -34,6 +34,7 @@ BOUNDS = {  # what holds records, events, examples or keys: its gauge, and the k
     "aggregate_keys": "aggregates.max_keys",
     "pending_examples": "labels.max_pending",
     "replay_examples": "replay.capacity",
+    "replay_size_bytes": "replay.max_bytes",
     "id_table_rows": "features.ids.user.rows",
     "judged_examples": "judging.exact_max",
     "baseline_keys": "judging.baseline_keys",
@@ -132,6 +133,8 @@ class WorkerMetrics:
             self._counted[name, label] = level
         self.learned_rows.labels("fresh").inc(learned.rows)
         self.learned_rows.labels("replay").inc(learned.replayed)
+        self.skipped_rows.labels("fresh").inc(learned.skipped)
+        self.skipped_rows.labels("replay").inc(learned.skipped_replay)
         if learned.steps:
             self.loss.set(learned.mean_loss)
         self._gauges(worker)
@@ -178,6 +181,7 @@ class WorkerMetrics:
         self.dedupe_ids.set(len(worker.identities or ()))
         self.pending_examples.set(len(worker.attribution))
         self.replay_examples.set(len(worker.replay))
+        self.replay_size.set(worker.replay.size_bytes)
         self.captures_waiting.set(worker.writer.waiting)
         self.judged_examples.set(len(worker.judge.board))
         for name, count in worker.judge.baselines.sizes().items():
@@ -253,8 +257,12 @@ class WorkerMetrics:
         self.unmatched_purchases = self._counter("unmatched_purchases_total", "Purchases that found no click")
         self.pending_examples = self._gauge("pending_examples", "Examples waiting for their label")
         self.replay_examples = self._gauge("replay_examples", "Examples in the replay buffer")
+        self.replay_size = self._gauge("replay_size_bytes", "Memory of the replay buffer")
         self.id_table_rows = self._gauge("id_table_rows", "Ids that have a row of an exact table", "feature")
         self.learned_rows = self._counter("learned_rows_total", "Rows trained on: fresh or replay", "source")
+        self.skipped_rows = self._counter(
+            "skipped_rows_total", "Rows that `learning.budget` left out: fresh or replay", "source"
+        )
         self.loss = self._gauge("loss_nats", "Mean training loss per row of the last slide")
         self.retraces = self._counter("retraces_total", "Times TensorFlow traced a function again")
 

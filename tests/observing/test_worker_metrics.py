@@ -69,8 +69,10 @@ NAMES = [
     "queued_records",
     "records_total",
     "replay_examples",
+    "replay_size_bytes",
     "resident_memory_bytes",
     "retraces_total",
+    "skipped_rows_total",
     "slice_quality_ratio",
     "slide_duration_seconds",
     "slides_total",
@@ -179,7 +181,7 @@ def test_counters_follow_the_state_from_where_the_process_began(tmp_path):
     worker.tally.topics = Counter(events=45)
     worker.tally.reasons = Counter(not_json=3)
     worker.aggregates.evicted += 5
-    metrics.closed(worker, Learned(rows=30, replayed=28, steps=2, mean_loss=0.25))
+    metrics.closed(worker, Learned(rows=30, replayed=28, steps=2, mean_loss=0.25, skipped=3, skipped_replay=5))
     metrics.closed(worker, Learned(rows=0, replayed=0, steps=0, mean_loss=float("nan")))
     assert value(metrics, "slides_total") == 1
     assert value(metrics, "events_total", fate="accepted") == 40
@@ -188,6 +190,8 @@ def test_counters_follow_the_state_from_where_the_process_began(tmp_path):
     assert value(metrics, "dead_letters_total", reason="not_json") == 3
     assert value(metrics, "aggregate_evictions_total", cause="room") == 5
     assert value(metrics, "learned_rows_total", source="replay") == 28
+    assert value(metrics, "skipped_rows_total", source="fresh") == 3
+    assert value(metrics, "skipped_rows_total", source="replay") == 5
     assert value(metrics, "loss_nats") == 0.25
 
 
