@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stream_learner import config as configs
+from stream_learner.allocation import freeze_objects, keep_freed_memory
 from stream_learner.config_change import ConfigSwitched
 from stream_learner.durable import make_folder, write_file
 from stream_learner.errors import ConfigError, FatalError, UnavailableError
@@ -54,6 +55,7 @@ def run(
     Stands by first, while another worker holds the lease on the state. Told to stop then, or before the source could be
     reached, it returns an empty report.
     """
+    keep_freed_memory()
     configure_tensorflow(config)
     metrics, health = WorkerMetrics(), Health(config.observing.stuck_after)
     with ExitStack() as stack:
@@ -140,8 +142,12 @@ def _learn(worker: Worker, stopping: threading.Event, watch: Stopwatch, *, bound
         progress.update(worker.tally.consumed - before[1], f"champion {worker.publisher.champion or '-'}")
         return stopping.is_set()
 
+    freeze_objects()
+    watch.reading()
     try:
-        worker.run(stop)
+        worker.learn(stop)
+        watch.learned()
+        worker.finish()
     finally:
         progress.close()
     content = report(worker, watch, before[0])

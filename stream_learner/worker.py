@@ -167,6 +167,7 @@ class Worker:
         self.around.health.starting("restoring")
         self.restore()
         self._config_left = configs.model_hash(self.wanted) != self._head["config_hash"]
+        self.learner.trace()
         self.intake.start(self._retrying(self.publisher.settled, "versions"))
         self.around.metrics.started(self)
         self.around.health.running()
@@ -174,10 +175,19 @@ class Worker:
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Slide after slide until `stopping` says so or a bounded log ends; then a last snapshot."""
+        self.learn(stopping)
+        self.finish()
+
+    def learn(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Slide after slide; returns when every capture of them is durable."""
         self._stopping = stopping
         while (slide := self.intake.next_slide(self._carry_out, self._turn, self._keep)) is not None:
             self.run_slide(slide)
         self.around.health.stopping()
+        self.writer.drain()
+
+    def finish(self) -> None:
+        """A last snapshot, of what lies open too."""
         self._keep()
 
     def _turn(self) -> bool:

@@ -123,21 +123,21 @@ def calibration(logits: Floats, labels: Floats, weights: Floats | None = None) -
     return Sums.of(logits, labels, weights).calibration
 
 
-def gauc(scores: Floats, labels: Floats, groups: NDArray[np.uint64], weights: Floats | None = None) -> float:
+def gauc(scores: Floats, labels: Floats, groups: NDArray[Any], weights: Floats | None = None) -> float:
     """Grouped AUC: the mean of the users' own AUCs, weighted by their examples (Zhou et al., KDD 2018).
 
-    Only groups (user ids, [n]) in which both classes occur have an AUC and count; NaN where there is none.
+    Only groups (ids of users, [n], of any integer type) in which both classes occur have an AUC and count; NaN where
+    there is none.
     """
     if not len(scores):
         return math.nan
-    order = np.lexsort((scores, groups))
-    ranked, owner = scores[order], groups[order]
-    new_owner = np.concatenate([[True], owner[1:] != owner[:-1]])
-    starts = np.flatnonzero(new_owner | np.concatenate([[True], ranked[1:] != ranked[:-1]]))
-    w = _weights(labels, weights)[order]
-    positive = labels[order] > 0.5
-    negatives = np.add.reduceat(np.where(positive, 0.0, w), starts)
-    positives = np.add.reduceat(np.where(positive, w, 0.0), starts)
+    if weights is None and groups.dtype == np.int32 and scores.dtype == np.float32:
+        new_owner, starts, negatives, positives = _ranked_by_group(scores, labels, groups)
+    else:
+        order = np.lexsort((scores, groups))
+        new_owner = _changes(groups[order])
+        starts = np.flatnonzero(new_owner | _changes(scores[order]))
+        negatives, positives = _masses(labels[order] > 0.5, _weights(labels, weights)[order], starts)
     firsts = np.flatnonzero(new_owner[starts])  # per group, its first score
     members = np.diff(np.append(firsts, len(starts)))
     below = np.cumsum(negatives) - negatives
@@ -174,8 +174,8 @@ def ece_of_counts(chances: F64, negatives: F64, positives: F64, bins: int = ECE_
 def reliability(logits: Floats, labels: Floats, bins: int = 10) -> list[dict[str, float]]:
     """Bins of equal mass, ascending, none empty: n, mean `predicted` probability and `observed` rate of each. Equal
     scores are never torn apart."""
-    negatives, positives = _counts_by_score(logits, labels, None)
-    mass, chances = negatives + positives, probabilities(np.unique(logits))
+    levels, negatives, positives = _levels(logits, labels)
+    mass, chances = negatives + positives, probabilities(levels)
     bin_of = _equal_mass(mass, bins)
     sums = [np.bincount(bin_of, column, minlength=bins) for column in (mass, mass * chances, positives)]
     return [
@@ -191,12 +191,12 @@ def _equal_mass(mass: F64, bins: int) -> NDArray[np.int64]:
     return np.minimum((middle * bins).astype(np.int64), bins - 1)
 
 
-def summary(logits: Floats, labels: Floats, users: NDArray[np.uint64] | None = None) -> dict[str, float]:
+def summary(logits: Floats, labels: Floats, users: NDArray[Any] | None = None) -> dict[str, float]:
     """All metrics of one set, by name: those of `summary_of`, ece, and gauc where the users are known."""
-    negatives, positives = _counts_by_score(logits, labels, None)
+    levels, negatives, positives = _levels(logits, labels)
     return {
         **summary_of(Sums.of(logits, labels), negatives, positives),
-        "ece": ece_of_counts(probabilities(np.unique(logits)), negatives, positives),
+        "ece": ece_of_counts(probabilities(levels), negatives, positives),
         "gauc": math.nan if users is None else gauc(logits, labels, users),
     }
 
@@ -249,14 +249,70 @@ def finite_or_none(value: Any) -> Any:
 
 def _counts_by_score(scores: Floats, labels: Floats, weights: Floats | None) -> tuple[F64, F64]:
     """Weight of negatives and positives at each distinct score, ascending."""
+    if weights is None:
+        return _levels(scores, labels)[1:]
     if not len(scores):
         return np.empty(0), np.empty(0)
     order = np.argsort(scores, kind="stable")
-    ranked = scores[order]
-    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
-    w = _weights(labels, weights)[order]
-    positive = labels[order] > 0.5
-    return np.add.reduceat(np.where(positive, 0.0, w), starts), np.add.reduceat(np.where(positive, w, 0.0), starts)
+    return _masses(labels[order] > 0.5, _weights(labels, weights)[order], np.flatnonzero(_changes(scores[order])))
+
+
+def _levels(scores: Floats, labels: Floats) -> tuple[Floats, F64, F64]:
+    """The distinct scores, ascending, and the number of negatives and positives at each."""
+    if scores.dtype != np.float32:
+        order = np.argsort(scores, kind="stable")
+        ranked, positive = scores[order], labels[order] > 0.5
+    else:  # one sort of plain numbers, score above label, instead of a sort of places and two gathers
+        packed = np.sort(_ordered(scores) << np.uint64(1) | (labels > 0.5))
+        ranked, positive = _from_ordered(packed >> np.uint64(1)), packed & np.uint64(1) > 0
+    starts = np.flatnonzero(_changes(ranked))
+    return ranked[starts], *_numbers(positive, starts)
+
+
+def _ranked_by_group(
+    scores: Floats, labels: Floats, groups: NDArray[np.int32]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64], F64, F64]:
+    """Sorted by group, then score: where a group begins [n], where each of its scores does [k], and how many negatives
+    and positives there are at each [k]. `groups`: from 0 on, below 2**31."""
+    above, below = np.uint64(33), np.uint64(1)
+    packed = np.sort(groups.astype(np.uint64) << above | _ordered(scores) << below | (labels > 0.5))
+    starts = np.flatnonzero(_changes(packed >> below))
+    return _changes(packed >> above), starts, *_numbers(packed & below > 0, starts)
+
+
+def _ordered(scores: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Numbers below 2**32 in the order of the scores, -0 as 0."""
+    bits = (scores + np.float32(0)).view(np.uint32)
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
+
+
+def _from_ordered(numbers: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """The inverse of `_ordered`."""
+    bits = numbers.astype(np.uint32)
+    return np.where(bits >> 31, bits & np.uint32((1 << 31) - 1), ~bits).view(np.float32)
+
+
+def _changes(ranked: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a value differs from the one before, the first one included."""
+    out = np.ones(len(ranked), bool)
+    np.not_equal(ranked[1:], ranked[:-1], out=out[1:])
+    return out
+
+
+def _numbers(positive: NDArray[np.bool_], starts: NDArray[np.int64]) -> tuple[F64, F64]:
+    """Negatives and positives in each piece that begins at `starts`, of [n] in all."""
+    sums = np.concatenate([[0], np.cumsum(positive)])
+    ends = np.append(starts[1:], len(positive))
+    positives = (sums[ends] - sums[starts]).astype(np.float64)
+    return (ends - starts) - positives, positives
+
+
+def _masses(positive: NDArray[np.bool_], weights: F64, starts: NDArray[np.int64]) -> tuple[F64, F64]:
+    """The same of weights."""
+    if not len(starts):
+        return np.empty(0), np.empty(0)
+    negatives = np.add.reduceat(np.where(positive, 0.0, weights), starts)
+    return negatives, np.add.reduceat(np.where(positive, weights, 0.0), starts)
 
 
 def _weights(labels: Floats, weights: Floats | None) -> F64:

@@ -70,6 +70,8 @@ class Scoreboard:
         self._judged = GrowingColumn(np.empty(0, np.bool_))
         self._users = GrowingColumn(np.empty(0, np.uint64))
         self._slices = GrowingColumn(np.empty((0, features), np.int16))
+        self._summaries: dict[tuple[int, bytes], dict[str, float]] = {}  # by model and rows, as of the last `add`
+        self._numbered: dict[bytes, NDArray[np.int32]] = {}  # users of the same rows, counted from 0
 
     def add(
         self, logits: Mapping[str, Logits], labels: NDArray[np.float32], at: int, origin: Origin | None = None
@@ -79,6 +81,7 @@ class Scoreboard:
         `at` is the slide's end in us. An empty slide is worth adding: it moves the windows.
         """
         self._now = at if self._now is None else max(self._now, at)
+        self._forget_summaries()
         if len(labels):
             origin = Origin.unknown(len(labels), self._features) if origin is None else origin
             nothing = np.full(len(labels), np.nan, np.float32)
@@ -138,11 +141,21 @@ class Scoreboard:
         return first, chosen
 
     def _exact(self, model: int, chosen: NDArray[np.bool_]) -> dict[str, float]:
-        """From the rows held, a mask of which is given (and changed)."""
+        """From the rows held, a mask of which is given (and changed). The same rows are asked about again and again:
+        a short run lies within every window."""
         logits = self._logits.view[:, model]
         chosen &= ~np.isnan(logits)
-        users = self._users.view[chosen]
-        return {**metrics.summary(logits[chosen], self._positive.view[chosen], users), "auc_error_bound": 0.0}
+        rows = np.packbits(chosen).tobytes()
+        if (model, rows) not in self._summaries:
+            if rows not in self._numbered:
+                numbers = np.unique(self._users.view[chosen], return_inverse=True)[1]
+                self._numbered[rows] = numbers.astype(np.int32)
+            found = metrics.summary(logits[chosen], self._positive.view[chosen], self._numbered[rows])
+            self._summaries[model, rows] = {**found, "auc_error_bound": 0.0}
+        return dict(self._summaries[model, rows])
+
+    def _forget_summaries(self) -> None:
+        self._summaries, self._numbered = {}, {}
 
     def _append(self, logits: Logits, positive: NDArray[np.bool_], origin: Origin) -> None:
         sums, judged = _sums(logits, positive), origin.judged
@@ -210,6 +223,7 @@ class Scoreboard:
         parts = zip(np.split(state["levels"], cuts), np.split(state["counts"], cuts, axis=1), sizes, strict=False)
         self._levelled = deque(LevelledSlide(*part) for part in parts)
         self.maturity.restore(state["maturity"])
+        self._forget_summaries()
         for name, column in self._columns().items():
             column.reset(state[name])
 

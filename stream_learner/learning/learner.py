@@ -72,6 +72,12 @@ class Learner:
     def has_learned(self) -> bool:
         return self._learned_rows > 0
 
+    def trace(self) -> None:
+        """Builds every graph now instead of in the first slides. Changes nothing else."""
+        for model in (self.candidate, self.champion, *([self.previous] if self.previous is not None else [])):
+            model.trace()
+        self._trainer.trace()
+
     def score(self, batch: ExampleBatch) -> NDArray[np.float32]:
         """The candidate's logits, [n]; NaN as long as it has learned nothing."""
         if not self.has_learned:

@@ -51,6 +51,10 @@ class ConversionModel:
         self.traces: Counter[str] = Counter()
         self._score = tf.function(self._traced_logits, input_signature=input_signature(features), autograph=False)
 
+    def trace(self) -> None:
+        """Builds the graph of `score` now instead of at its first call."""
+        self._score.get_concrete_function()
+
     def logits(self, ids: Tensor, numbers: Tensor, time: Tensor) -> Tensor:
         """The score of every row, float32 [B] log-odds, in the graph.
 

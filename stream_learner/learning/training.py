@@ -60,6 +60,10 @@ class Trainer:
             self._traced_step, input_signature=[*input_signature(model.features), *wanted], autograph=False
         )
 
+    def trace(self) -> None:
+        """Builds the graph of `step` now instead of at its first call."""
+        self._step.get_concrete_function()
+
     def step(
         self,
         ids: NDArray[np.int64],
