@@ -16,6 +16,8 @@ from stream_learner.changes import Changed, RowSet, differing
 from stream_learner.errors import LearningError
 from stream_learner.events import ExampleBatch
 from stream_learner.learning.bins import Bins
+from stream_learner.learning.delay_heads import DelayHeads
+from stream_learner.learning.delayed import Early, Lessons
 from stream_learner.learning.encoder import CLIP
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, rows_of
@@ -55,7 +57,8 @@ class Learner:
         self._config = config
         self._normaliser = Normaliser(features)
         self._bins = Bins(features, config.features.bins, config.features.bin_rows)
-        self._trainer = Trainer(self.candidate, config.learning)
+        self._heads = DelayHeads(config, self.candidate) if config.labels.mode == "es_dfm" else None
+        self._trainer = Trainer(self.candidate, config.learning, config.labels.mode, self._heads)
         self._table_names = {f"table/{name}" for name in self.candidate.tables}
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
         self._blanked = [
@@ -86,33 +89,45 @@ class Learner:
             return np.full(len(batch), np.nan, np.float32)
         return self.previous.score(*self._inputs(batch), batch.time)
 
-    def learn(self, matured: ExampleBatch, replay: Replay, slide: int) -> Learned:
-        """Fine-tunes the candidate on a slide's matured examples, in order, mixed with draws from `replay`.
+    def learn(self, matured: ExampleBatch, replay: Replay, slide: int, early: Early | None = None) -> Learned:
+        """Fine-tunes the candidate on a slide's matured examples and on what is told `early`, in order, mixed with
+        draws from `replay`.
 
         Normalisation and exact ids take the examples in first; the replay buffer does last, so it gives out only
-        what is older than the slide. Raises LearningError at a non-finite loss or gradient, with the weights as they
-        were before that step.
+        what is older than the slide, and it takes matured ones alone. Raises LearningError at a non-finite loss or
+        gradient, with the weights as they were before that step.
         """
-        ids, numbers = self._inputs(matured)
+        mode = self._config.labels.mode
+        lessons = Lessons.final(matured, mode)
+        if early is not None:
+            lessons = lessons.followed_by(early.lessons)
+        self._take_in(lessons)
+        if not self.has_learned and len(matured):
+            positives = float(matured.label.sum())
+            self.candidate.offset.assign(math.log((positives + 0.5) / (len(matured) - positives + 0.5)))
+        blanks = np.random.default_rng([self._config.seed, BLANK_STAGE, slide])
+        finished = matured if early is None else ExampleBatch.concat([matured, early.finished])
+        if self._heads is not None and early is not None:
+            self._heads.learn(*self._inputs(finished), finished.time, finished.label, early.in_time)
+        rows = replayed = steps = 0
+        total = 0.0
+        for fresh in self._batches(lessons):
+            batch = self._mixed(fresh, replay, slide, steps)
+            loss = self._step(batch, blanks, slide, steps)
+            rows, replayed, steps = rows + len(fresh), replayed + len(batch) - len(fresh), steps + 1
+            total += loss * len(batch)
+        replay.add(finished, slide)
+        return Learned(rows, replayed, steps, total / (rows + replayed) if steps else float("nan"))
+
+    def _take_in(self, lessons: Lessons) -> None:
+        """Normalisation, bins and exact ids, before anything is learned."""
+        ids, numbers = self._inputs(lessons.examples.take(lessons.first))
         self._normaliser.update(numbers)
         self.candidate.encoder.mean.assign(self._normaliser.mean())
         self.candidate.encoder.deviation.assign(self._normaliser.deviation())
         if self._bins.update(numbers):
             self.candidate.encoder.edges.assign(self._bins.edges)
         self.candidate.encoder.admit(ids)
-        if not self.has_learned and len(matured):
-            positives = float(matured.label.sum())
-            self.candidate.offset.assign(math.log((positives + 0.5) / (len(matured) - positives + 0.5)))
-        blanks = np.random.default_rng([self._config.seed, BLANK_STAGE, slide])
-        rows = replayed = steps = 0
-        total = 0.0
-        for fresh in self._batches(matured):
-            batch = self._mixed(fresh, replay, slide, steps)
-            loss = self._step(batch, blanks, slide, steps)
-            rows, replayed, steps = rows + len(fresh), replayed + len(batch) - len(fresh), steps + 1
-            total += loss * len(batch)
-        replay.add(matured, slide)
-        return Learned(rows, replayed, steps, total / (rows + replayed) if steps else float("nan"))
 
     def promote(self) -> None:
         """Makes the candidate, as it is now, the champion; the champion before is kept where a canary is wanted. Of the
@@ -149,7 +164,7 @@ class Learner:
         for step in range(_CATCH_UP_STEP, _CATCH_UP_STEP + steps if size else 0):
             batch = replay.draw(size, slide, step)
             self.candidate.encoder.admit(self._inputs(batch)[0])
-            self._step(batch, blanks, slide, step)
+            self._step(Lessons.final(batch, self._config.labels.mode), blanks, slide, step)
         return steps * size
 
     def load_champion(self, variables: dict[str, NDArray[Any]]) -> None:
@@ -268,13 +283,13 @@ class Learner:
     def _inputs(self, batch: ExampleBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         return self.features.take_ids(batch.ids), self.features.take_numbers(batch.numbers)
 
-    def _batches(self, matured: ExampleBatch) -> Iterator[ExampleBatch]:
+    def _batches(self, lessons: Lessons) -> Iterator[Lessons]:
         size = self._config.learning.batch_size
         for _ in range(self._config.learning.passes):
-            for start in range(0, len(matured), size):
-                yield matured.take(slice(start, start + size))
+            for start in range(0, len(lessons), size):
+                yield lessons.take(slice(start, start + size))
 
-    def _mixed(self, fresh: ExampleBatch, replay: Replay, slide: int, step: int) -> ExampleBatch:
+    def _mixed(self, fresh: Lessons, replay: Replay, slide: int, step: int) -> Lessons:
         """`fresh`, then its share of replayed rows; a fraction of a row is carried over to the next batches."""
         ratio = self._config.replay.ratio
         before = int(self._learned_rows * ratio)
@@ -282,15 +297,16 @@ class Learner:
         wanted = int(self._learned_rows * ratio) - before
         if not wanted or not len(replay):
             return fresh
-        return ExampleBatch.concat([fresh, replay.draw(wanted, slide, step)])
+        return fresh.followed_by(Lessons.final(replay.draw(wanted, slide, step), self._config.labels.mode))
 
-    def _step(self, batch: ExampleBatch, blanks: np.random.Generator, slide: int, step: int) -> float:
+    def _step(self, lessons: Lessons, blanks: np.random.Generator, slide: int, step: int) -> float:
+        batch = lessons.examples
         ids, numbers = self._inputs(batch)
         if self._blanked and self._config.learning.blank_rate:
             blank = blanks.random((len(batch), len(self._blanked))) < self._config.learning.blank_rate
             for group, indices in enumerate(self._blanked):
                 numbers[np.flatnonzero(blank[:, group])[:, None], indices] = np.nan
-        loss, taken = self._trainer.step(ids, numbers, batch.time, batch.label)
+        loss, taken = self._trainer.step(ids, numbers, batch.time, lessons.targets)
         if not taken:
             raise LearningError(
                 f"slide {slide}, step {step}: loss or gradient is not finite (loss {loss}); nothing of this step was "
@@ -306,7 +322,8 @@ class Learner:
         return f"Inputs with infinite or far-off values: {names or 'none'}."
 
     def _learning_variables(self) -> dict[str, Any]:
-        return {**self.candidate.variables, **self.candidate.random_state, **self._trainer.variables}
+        heads = {} if self._heads is None else self._heads.variables
+        return {**self.candidate.variables, **self.candidate.random_state, **self._trainer.variables, **heads}
 
     def _learning_state(self) -> dict[str, NDArray[Any]]:
         return arrays_of(self._learning_variables())

@@ -9,11 +9,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from stream_learner.learning.delay_heads import DelayHeads
+from stream_learner.learning.delayed import counts, log_losses
 from stream_learner.learning.encoder import Tensor
 from stream_learner.learning.model import ConversionModel, by_member, combined, input_signature
 from stream_learner.learning.moved import MovedRows
 from stream_learner.learning.optimizers import forget, make_slots, optimizer, step_dense, step_rows
-from stream_learner.settings import Learning
+from stream_learner.settings import LabelMode, Learning
 
 
 class Trainer:
@@ -23,8 +25,12 @@ class Trainer:
     `moved`: table -> the rows that steps have moved.
     """
 
-    def __init__(self, model: ConversionModel, learning: Learning) -> None:
+    def __init__(
+        self, model: ConversionModel, learning: Learning, mode: LabelMode = "wait", heads: DelayHeads | None = None
+    ) -> None:
+        """`mode`: how early rows are weighted; `heads`: what es_dfm weights them by."""
         self._model = model
+        self._mode, self._heads = mode, heads
         self._l2 = learning.l2 if learning.optimizer in ("adagrad", "adam") else 0.0  # the others take it themselves
         self._weights = [weight.value for weight in model.network.trainable_variables]
         # Biases and scales do not decay: they would only be pulled off the base rate.
@@ -39,9 +45,9 @@ class Trainer:
         self.variables: dict[str, Any] = self._named()
         self.moved = {name: MovedRows() for name in model.tables}
         self.traces: Counter[str] = Counter()
-        labels = tf.TensorSpec([None], tf.float32, "labels")
+        targets = tf.TensorSpec([None, 3], tf.float32, "targets")
         self._step = tf.function(
-            self._traced_step, input_signature=[*input_signature(model.features), labels], autograph=False
+            self._traced_step, input_signature=[*input_signature(model.features), targets], autograph=False
         )
 
     def step(
@@ -49,14 +55,14 @@ class Trainer:
         ids: NDArray[np.int64],
         numbers: NDArray[np.float32],
         time: NDArray[np.int64],
-        labels: NDArray[np.float32],
+        targets: NDArray[np.float32],
     ) -> tuple[float, bool]:
         """Mean log loss of the rows before the step, and whether it was taken.
 
-        Inputs as of `ConversionModel.logits`, `labels` 0 or 1. When the loss or any gradient is not finite nothing at
-        all is changed.
+        Inputs as of `ConversionModel.logits`, `targets` [B, 3] as of `delayed.py`. When the loss or any gradient is not
+        finite nothing at all is changed.
         """
-        loss, taken, rows = self._step(ids, numbers, time, labels)
+        loss, taken, rows = self._step(ids, numbers, time, targets)
         if taken:
             for name, moved in self.moved.items():
                 moved.step(rows[name].numpy())
@@ -79,7 +85,7 @@ class Trainer:
         return {f"slot/table/{table}/{kind}": slot for kind, slot in self._table_slots[table].items()}
 
     def _traced_step(
-        self, ids: Tensor, numbers: Tensor, time: Tensor, labels: Tensor
+        self, ids: Tensor, numbers: Tensor, time: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         self.traces["step"] += 1  # Python runs only while TensorFlow traces
         found = {name: tf.unique(rows) for name, rows in self._model.encoder.rows(ids).items()}
@@ -89,7 +95,7 @@ class Trainer:
         weights = [weight.read_value() for weight in self._weights]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([*vectors.values(), *weights])
-            log_loss, objective, state = self._loss(vectors, self._model.encoder.dense(numbers, time), weights, labels)
+            log_loss, objective, state = self._loss(vectors, self._model.encoder.dense(numbers, time), weights, targets)
         by_vector, by_weight = tape.gradient(objective, (vectors, weights), unconnected_gradients="zero")
         by_row = {
             name: tf.math.unsorted_segment_sum(by_vector[name], unique.idx, tf.size(unique.y))
@@ -102,7 +108,7 @@ class Trainer:
         return log_loss, sound, rows
 
     def _loss(
-        self, vectors: dict[str, Tensor], dense: Tensor, weights: list[Tensor], labels: Tensor
+        self, vectors: dict[str, Tensor], dense: Tensor, weights: list[Tensor], targets: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Mean log loss; what is minimised: that of every member, and losses the network adds of its own; and the
         network's state afterwards."""
@@ -110,11 +116,19 @@ class Trainer:
         logits, state, extra = self._model.network.stateless_call(
             weights, state, [*vectors.values(), dense], training=True, return_losses=True
         )
-        logits = by_member(logits, tf.shape(labels)[0]) + self._model.offset
-        log_loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, combined(logits)))
-        wanted = tf.broadcast_to(labels[:, None], tf.shape(logits))
-        each = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits), axis=0)
+        logits = by_member(logits, tf.shape(targets)[0])
+        positive, negative = self._counts(targets, self._model.served(logits), list(vectors.values()), dense)
+        logits = logits + self._model.offset
+        log_loss = tf.reduce_mean(log_losses(combined(logits), positive, negative))
+        each = tf.reduce_mean(log_losses(logits, positive[:, None], negative[:, None]), axis=0)
         return log_loss, tf.add_n([tf.reduce_sum(each), *extra]), state
+
+    def _counts(self, targets: Tensor, scores: Tensor, vectors: list[Tensor], dense: Tensor) -> tuple[Tensor, Tensor]:
+        """What every row counts as positive and as negative, [B] each, by its targets [B, 3] and score [B]."""
+        p = tf.sigmoid(scores)
+        p_dp, p_tn = (p, p) if self._heads is None else self._heads.probabilities(vectors, dense)
+        positive, negative = counts(self._mode, targets, p, p_dp, p_tn)
+        return tf.stop_gradient(positive), tf.stop_gradient(negative)
 
     def _move(
         self,
