@@ -36,8 +36,16 @@ def full(bootstrap: str, topic: str, client: str) -> dict[str, Any]:
             }
         },
         "learning": {"hidden": [128, 64], "batch_size": 4096},
-        "gate": {"mode": "always", "interval": f"{SLIDE_S}s", "min_interval": "0s", "min_examples": 1, "min_positives": 1,
-                 "max_ne": None, "calibration": None, "max_psi": None},
+        "gate": {
+            "mode": "always",
+            "interval": f"{SLIDE_S}s",
+            "min_interval": "0s",
+            "min_examples": 1,
+            "min_positives": 1,
+            "max_ne": None,
+            "calibration": None,
+            "max_psi": None,
+        },
         "export": {"aggregates": ["item", "category"]},
         "observing": {"port": 0, "log_format": "json", "log_level": "warning"},
     }

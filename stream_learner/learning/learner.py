@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from stream_learner.errors import LearningError
 from stream_learner.events import ExampleBatch
 from stream_learner.learning.batches import batches
 from stream_learner.learning.bins import Bins
+from stream_learner.learning.delay_heads import DelayHeads
+from stream_learner.learning.delayed import Early, Lessons
 from stream_learner.learning.encoder import CLIP
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, rows_of
@@ -57,9 +60,9 @@ class Learner:
         self._config = config
         self._normaliser = Normaliser(features)
         self._bins = Bins(features, config.features.bins, config.features.bin_rows)
-        self._trainer = Trainer(
-            self.candidate, config.learning, alpha=config.replay.alpha if config.replay.policy == "dark" else 0.0
-        )
+        self._heads = DelayHeads(config, self.candidate) if config.labels.mode == "es_dfm" else None
+        alpha = config.replay.alpha if config.replay.policy == "dark" else 0.0
+        self._trainer = Trainer(self.candidate, config.learning, config.labels.mode, self._heads, alpha=alpha)
         self._table_names = {f"table/{name}" for name in self.candidate.tables}
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
         self._blanked = [
@@ -96,39 +99,52 @@ class Learner:
             return np.full(len(batch), np.nan, np.float32)
         return self.previous.score(*self._inputs(batch), batch.time)
 
-    def learn(self, matured: ExampleBatch, replay: Replay, slide: int) -> Learned:
-        """Fine-tunes the candidate on a slide's matured examples, in order, mixed with draws from `replay`.
+    def learn(self, matured: ExampleBatch, replay: Replay, slide: int, early: Early | None = None) -> Learned:
+        """Fine-tunes the candidate on a slide's matured examples and on what is told `early`, in order, mixed with
+        draws from `replay`.
 
         Normalisation and exact ids take the examples in first; the replay buffer does last, so it gives out only
-        what is older than the slide. Raises LearningError at a non-finite loss or gradient, with the weights as they
-        were before that step.
+        what is older than the slide, and it takes matured ones alone. Raises LearningError at a non-finite loss or
+        gradient, with the weights as they were before that step.
         """
-        ids, numbers = self._inputs(matured)
+        mode = self._config.labels.mode
+        lessons = Lessons.final(matured, mode)
+        if early is not None:
+            lessons = lessons.followed_by(early.lessons)
+        self._take_in(lessons)
+        if not self.has_learned and len(matured):
+            positives = float(matured.label.sum())
+            self.candidate.offset.assign(math.log((positives + 0.5) / (len(matured) - positives + 0.5)))
+        blanks = np.random.default_rng([self._config.seed, BLANK_STAGE, slide])
+        finished = matured if early is None else ExampleBatch.concat([matured, early.finished])
+        if self._heads is not None and early is not None:
+            self._heads.learn(*self._inputs(finished), finished.time, finished.label, early.in_time)
+        plan = batches(lessons.examples.time, self._learned_rows, self._config, slide, replay=len(replay) > 0)
+        logits = np.full((len(lessons), self._config.learning.ensemble.members), np.nan, np.float32)
+        total = 0.0
+        for step, (rows, wanted) in enumerate(zip(plan.fresh, plan.replayed, strict=True)):
+            drawn = replay.draw(wanted, slide, step) if wanted else None
+            loss, before = self._step(lessons.take(rows), drawn, blanks, slide, step)
+            total += loss * (len(rows) + wanted)
+            logits[rows] = before[: len(rows)]
+            if drawn is not None:
+                replay.learned(drawn, before[len(rows) :])
+        self._learned_rows += plan.rows
+        unseen = np.full((len(finished) - len(matured), logits.shape[1]), np.nan, np.float32)
+        replay.add(finished, slide, np.concatenate([logits[: len(matured)], unseen]))
+        replayed, steps = sum(plan.replayed), len(plan.fresh)
+        mean_loss = total / (plan.rows + replayed) if steps else float("nan")
+        return Learned(plan.rows, replayed, steps, mean_loss, plan.skipped_fresh, plan.skipped_replay)
+
+    def _take_in(self, lessons: Lessons) -> None:
+        """Normalisation, bins and exact ids, before anything is learned."""
+        ids, numbers = self._inputs(lessons.examples.take(lessons.first))
         self._normaliser.update(numbers)
         self.candidate.encoder.mean.assign(self._normaliser.mean())
         self.candidate.encoder.deviation.assign(self._normaliser.deviation())
         if self._bins.update(numbers):
             self.candidate.encoder.edges.assign(self._bins.edges)
         self.candidate.encoder.admit(ids)
-        if not self.has_learned and len(matured):
-            positives = float(matured.label.sum())
-            self.candidate.offset.assign(math.log((positives + 0.5) / (len(matured) - positives + 0.5)))
-        blanks = np.random.default_rng([self._config.seed, BLANK_STAGE, slide])
-        plan = batches(matured.time, self._learned_rows, self._config, slide, replay=len(replay) > 0)
-        logits = np.full((len(matured), self._config.learning.ensemble.members), np.nan, np.float32)
-        total = 0.0
-        for step, (rows, wanted) in enumerate(zip(plan.fresh, plan.replayed, strict=True)):
-            drawn = replay.draw(wanted, slide, step) if wanted else None
-            loss, before = self._step(matured.take(rows), drawn, blanks, slide, step)
-            total += loss * (len(rows) + wanted)
-            logits[rows] = before[: len(rows)]
-            if drawn is not None:
-                replay.learned(drawn, before[len(rows) :])
-        self._learned_rows += plan.rows
-        replay.add(matured, slide, logits)
-        replayed, steps = sum(plan.replayed), len(plan.fresh)
-        mean_loss = total / (plan.rows + replayed) if steps else float("nan")
-        return Learned(plan.rows, replayed, steps, mean_loss, plan.skipped_fresh, plan.skipped_replay)
 
     def promote(self) -> None:
         """Makes the candidate, as it is now, the champion; the champion before is kept where a canary is wanted. Of the
@@ -165,7 +181,7 @@ class Learner:
         for step in range(_CATCH_UP_STEP, _CATCH_UP_STEP + steps if size else 0):
             drawn = replay.draw(size, slide, step)
             self.candidate.encoder.admit(self._inputs(drawn.examples)[0])
-            replay.learned(drawn, self._step(drawn.examples.take(slice(0, 0)), drawn, blanks, slide, step)[1])
+            replay.learned(drawn, self._step(None, drawn, blanks, slide, step)[1])
         return steps * size
 
     def load_champion(self, variables: dict[str, NDArray[Any]]) -> None:
@@ -285,17 +301,20 @@ class Learner:
         return self.features.take_ids(batch.ids), self.features.take_numbers(batch.numbers)
 
     def _step(
-        self, fresh: ExampleBatch, drawn: Drawn | None, blanks: np.random.Generator, slide: int, step: int
+        self, fresh: Lessons | None, drawn: Drawn | None, blanks: np.random.Generator, slide: int, step: int
     ) -> tuple[float, NDArray[np.float32]]:
         """One step on fresh rows, then drawn ones. Their mean log loss, and their logits [rows, members], before it."""
-        batch = fresh if drawn is None else ExampleBatch.concat([fresh, drawn.examples])
+        told = [] if fresh is None else [fresh]
+        told += [] if drawn is None else [Lessons.final(drawn.examples, self._config.labels.mode)]
+        lessons = reduce(Lessons.followed_by, told)
+        batch = lessons.examples
         ids, numbers = self._inputs(batch)
         if self._blanked and self._config.learning.blank_rate:
             blank = blanks.random((len(batch), len(self._blanked))) < self._config.learning.blank_rate
             for group, indices in enumerate(self._blanked):
                 numbers[np.flatnonzero(blank[:, group])[:, None], indices] = np.nan
-        weights, targets = self._wanted(len(fresh), drawn)
-        taken = self._trainer.step(ids, numbers, batch.time, batch.label, weights, targets)
+        weights, held = self._wanted(0 if fresh is None else len(fresh), drawn)
+        taken = self._trainer.step(ids, numbers, batch.time, lessons.targets, weights, held)
         if not taken.sound:
             raise LearningError(
                 f"slide {slide}, step {step}: loss or gradient is not finite (loss {taken.loss}); nothing of this "
@@ -322,7 +341,8 @@ class Learner:
         return f"Inputs with infinite or far-off values: {names or 'none'}."
 
     def _learning_variables(self) -> dict[str, Any]:
-        return {**self.candidate.variables, **self.candidate.random_state, **self._trainer.variables}
+        heads = {} if self._heads is None else self._heads.variables
+        return {**self.candidate.variables, **self.candidate.random_state, **self._trainer.variables, **heads}
 
     def _learning_state(self) -> dict[str, NDArray[Any]]:
         return arrays_of(self._learning_variables())

@@ -11,6 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from stream_learner.errors import StateError
+from stream_learner.learning.delayed import served
 from stream_learner.learning.encoder import Encoder, Tensor
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.models import build_network
@@ -31,6 +32,7 @@ class ConversionModel:
 
     def __init__(self, config: Config, features: FeatureSchema) -> None:
         self.features = features
+        self._label_mode = config.labels.mode
         self.encoder = Encoder(features)
         self.tables: dict[str, Any] = {
             column.name: tf.Variable(first_vectors(column, config.seed, index), name=f"table_{column.name}")
@@ -63,7 +65,11 @@ class ConversionModel:
         rows = self.encoder.rows(ids)
         vectors = [tf.gather(table, rows[name]) for name, table in self.tables.items()]
         out = self.network([*vectors, self.encoder.dense(numbers, time)], training=False)
-        return combined(by_member(out, tf.shape(time)[0]) + self.offset)
+        return self.served(by_member(out, tf.shape(time)[0]))
+
+    def served(self, by_member: Tensor) -> Tensor:
+        """What a network says, [B, members], as the score of the label's probability, [B]."""
+        return served(self._label_mode, combined(by_member + self.offset))
 
     def score(
         self, ids: NDArray[np.int64], numbers: NDArray[np.float32], time: NDArray[np.int64]

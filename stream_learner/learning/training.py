@@ -10,18 +10,20 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from stream_learner.learning.delay_heads import DelayHeads
+from stream_learner.learning.delayed import counts, log_losses
 from stream_learner.learning.encoder import Tensor
 from stream_learner.learning.model import ConversionModel, by_member, combined, input_signature
 from stream_learner.learning.moved import MovedRows
 from stream_learner.learning.optimizers import forget, make_slots, optimizer, step_dense, step_rows
-from stream_learner.settings import Learning
+from stream_learner.settings import LabelMode, Learning
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """What a step found before it moved anything."""
 
-    loss: float  # mean log loss of the rows, unweighted
+    loss: float  # mean log loss of the rows by what they count, without their weights
     sound: bool  # whether the step was taken
     logits: NDArray[np.float32]  # [rows, members]
 
@@ -33,9 +35,19 @@ class Trainer:
     `moved`: table -> the rows that steps have moved.
     """
 
-    def __init__(self, model: ConversionModel, learning: Learning, alpha: float = 0.0) -> None:
-        """`alpha`: weight of the squared distance from target logits; 0 = there are none."""
+    def __init__(
+        self,
+        model: ConversionModel,
+        learning: Learning,
+        mode: LabelMode = "wait",
+        heads: DelayHeads | None = None,
+        *,
+        alpha: float = 0.0,
+    ) -> None:
+        """`mode`: how early rows are weighted; `heads`: what es_dfm weights them by; `alpha`: weight of the squared
+        distance from the logits that rows are held to, 0 = there are none."""
         self._model = model
+        self._mode, self._heads = mode, heads
         self._alpha = alpha
         self._l2 = learning.l2 if learning.optimizer in ("adagrad", "adam") else 0.0  # the others take it themselves
         self._weights = [weight.value for weight in model.network.trainable_variables]
@@ -52,9 +64,9 @@ class Trainer:
         self.moved = {name: MovedRows() for name in model.tables}
         self.traces: Counter[str] = Counter()
         wanted = [
-            tf.TensorSpec([None], tf.float32, "labels"),
+            tf.TensorSpec([None, 3], tf.float32, "targets"),
             tf.TensorSpec([None], tf.float32, "weights"),
-            tf.TensorSpec([None, learning.ensemble.members], tf.float32, "targets"),
+            tf.TensorSpec([None, learning.ensemble.members], tf.float32, "held"),
         ]
         self._step = tf.function(
             self._traced_step, input_signature=[*input_signature(model.features), *wanted], autograph=False
@@ -69,15 +81,15 @@ class Trainer:
         ids: NDArray[np.int64],
         numbers: NDArray[np.float32],
         time: NDArray[np.int64],
-        labels: NDArray[np.float32],
-        weights: NDArray[np.float32],
         targets: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        held: NDArray[np.float32],
     ) -> Step:
-        """Inputs as of `ConversionModel.logits`, `labels` 0 or 1, `weights` [B] of the rows' log loss, `targets`
-        [B, members] logits to hold to, NaN = none (with `alpha` 0 not looked at, and may be of no rows). When the loss
-        or any gradient is not finite nothing at all is changed.
+        """Inputs as of `ConversionModel.logits`, `targets` [B, 3] as of `delayed.py`, `weights` [B] of the rows' log
+        loss, `held` [B, members] the logits to hold to, NaN = none (with `alpha` 0 not looked at, and may be of no
+        rows). When the loss or any gradient is not finite nothing at all is changed.
         """
-        loss, sound, rows, logits = self._step(ids, numbers, time, labels, weights, targets)
+        loss, sound, rows, logits = self._step(ids, numbers, time, targets, weights, held)
         if sound:
             for name, moved in self.moved.items():
                 moved.step(rows[name].numpy())
@@ -100,7 +112,7 @@ class Trainer:
         return {f"slot/table/{table}/{kind}": slot for kind, slot in self._table_slots[table].items()}
 
     def _traced_step(
-        self, ids: Tensor, numbers: Tensor, time: Tensor, labels: Tensor, weights: Tensor, targets: Tensor
+        self, ids: Tensor, numbers: Tensor, time: Tensor, targets: Tensor, weights: Tensor, held: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
         self.traces["step"] += 1  # Python runs only while TensorFlow traces
         found = {name: tf.unique(rows) for name, rows in self._model.encoder.rows(ids).items()}
@@ -111,7 +123,7 @@ class Trainer:
         dense = self._model.encoder.dense(numbers, time)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([*vectors.values(), *values])
-            logits, objective, state = self._loss(vectors, dense, values, (labels, weights, targets))
+            log_loss, logits, objective, state = self._loss(vectors, dense, values, (targets, weights, held))
         by_vector, by_weight = tape.gradient(objective, (vectors, values), unconnected_gradients="zero")
         by_row = {
             name: tf.math.unsorted_segment_sum(by_vector[name], unique.idx, tf.size(unique.y))
@@ -121,27 +133,34 @@ class Trainer:
         finite = [tf.reduce_all(tf.math.is_finite(t)) for t in (objective, *by_row.values(), *by_weight)]
         sound = tf.reduce_all(tf.stack(finite))
         tf.cond(sound, lambda: self._move(rows, by_row, values, by_weight, state), lambda: tf.constant(False))
-        log_loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, combined(logits)))
         return log_loss, sound, rows, logits
 
     def _loss(
         self, vectors: dict[str, Tensor], dense: Tensor, weights: list[Tensor], wanted: tuple[Tensor, Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Logits by member; what is minimised: the weighted log loss of every member, its distance from the target
-        logits, and losses the network adds of its own; and the network's state afterwards."""
-        labels, importance, targets = wanted
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """Mean log loss; logits by member; what is minimised: the weighted log loss of every member, its distance from
+        the logits it is held to, and losses the network adds of its own; and the network's state afterwards."""
+        targets, importance, held = wanted
         state = [value.read_value() for value in self._state]
         logits, state, extra = self._model.network.stateless_call(
             weights, state, [*vectors.values(), dense], training=True, return_losses=True
         )
-        logits = by_member(logits, tf.shape(labels)[0]) + self._model.offset
-        said = tf.broadcast_to(labels[:, None], tf.shape(logits))
-        losses = importance[:, None] * tf.nn.sigmoid_cross_entropy_with_logits(said, logits)
+        logits = by_member(logits, tf.shape(targets)[0])
+        positive, negative = self._counts(targets, self._model.served(logits), list(vectors.values()), dense)
+        logits = logits + self._model.offset
+        log_loss = tf.reduce_mean(log_losses(combined(logits), positive, negative))
+        losses = importance[:, None] * log_losses(logits, positive[:, None], negative[:, None])
         if self._alpha:
-            held = tf.where(tf.math.is_nan(targets), tf.stop_gradient(logits), targets)
-            losses += self._alpha * tf.square(logits - held)
+            losses += self._alpha * tf.square(logits - tf.where(tf.math.is_nan(held), tf.stop_gradient(logits), held))
         each = tf.reduce_mean(losses, axis=0)
-        return logits, tf.add_n([tf.reduce_sum(each), *extra]), state
+        return log_loss, logits, tf.add_n([tf.reduce_sum(each), *extra]), state
+
+    def _counts(self, targets: Tensor, scores: Tensor, vectors: list[Tensor], dense: Tensor) -> tuple[Tensor, Tensor]:
+        """What every row counts as positive and as negative, [B] each, by its targets [B, 3] and score [B]."""
+        p = tf.sigmoid(scores)
+        p_dp, p_tn = (p, p) if self._heads is None else self._heads.probabilities(vectors, dense)
+        positive, negative = counts(self._mode, targets, p, p_dp, p_tn)
+        return tf.stop_gradient(positive), tf.stop_gradient(negative)
 
     def _move(
         self,

@@ -114,9 +114,27 @@ class Examples(Section, frozen=True):
     ] = "event"
 
 
+LabelMode = Literal["wait", "duplicate", "fnw", "fnc", "es_dfm", "oracle"]
+
+
 class Labels(Section, frozen=True):
-    mode: Annotated[Literal["wait"], Meta(description="when a label is learned: wait = at maturity")] = "wait"
+    mode: Annotated[
+        LabelMode,
+        Meta(
+            description="when a label is learned: wait = at maturity; early, as a negative and again when positive: "
+            "duplicate (as they come), fnw and fnc (corrected by the model's own probability), es_dfm (by the "
+            "probability of a late purchase, learned from matured examples); oracle = at once, from `fields.label`, "
+            "which only a simulator knows"
+        ),
+    ] = "wait"
+    elapsed: Annotated[
+        Duration, Meta(description="es_dfm: how long after its click an example is first learned from")
+    ] = span("15m")
     positive: Annotated[str, Meta(description="the event type that makes an example positive")] = "purchase"
+    cancel: Annotated[
+        str | None,
+        Meta(description="the event type that takes back the purchases before it, matched as they are; null = none"),
+    ] = None
     match: Annotated[
         Literal["item", "any"], Meta(description="the positive must be of the same user and item, or of the same user")
     ] = "item"
@@ -133,3 +151,13 @@ class Labels(Section, frozen=True):
             "inside a slide); or `fields.label` of the event itself"
         ),
     ] = msgspec.field(default="at_once", name="from")
+
+    @property
+    def in_events(self) -> bool:
+        """Whether every example's event must bring a label: its own, or the one to come."""
+        return self.source == "field" or self.mode == "oracle"
+
+    @property
+    def early(self) -> bool:
+        """Whether examples are learned from before they mature."""
+        return self.mode != "wait"
