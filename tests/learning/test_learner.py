@@ -428,7 +428,7 @@ def test_a_row_weighs_what_its_policy_says():
         weights[:10] = 1.0 if repeated else 2.0
         weights *= len(batch) / 40  # the mean is taken over the rows given
         ids, numbers = made.features.take_ids(batch.ids), made.features.take_numbers(batch.numbers)
-        trainer.step(ids, numbers, batch.time, batch.label, weights, np.empty((0, 1), np.float32))
+        trainer.step(ids, numbers, batch.time, final_targets(batch.label, "wait"), weights, np.empty((0, 1), np.float32))
         moved.append(learner.version_variables("candidate"))
     for name, value in moved[0].items():
         np.testing.assert_allclose(value, moved[1][name], atol=1e-5, err_msg=name)
