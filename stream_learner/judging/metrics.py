@@ -101,12 +101,12 @@ def entropy(rate: float) -> float:
 
 def auc(scores: Floats, labels: Floats, weights: Floats | None = None) -> float:
     """Area under the ROC curve by average ranks (Mann-Whitney U), ties counting one half; NaN for one class."""
-    return auc_of_counts(*_counts_by_score(scores, labels, weights))
+    return auc_of_counts(*_counts_by_score(scores, labels, weights)[1:])
 
 
 def average_precision(scores: Floats, labels: Floats, weights: Floats | None = None) -> float:
     """Sum over distinct scores of (gain in recall) x precision, no interpolation; NaN without positives."""
-    return average_precision_of_counts(*_counts_by_score(scores, labels, weights))
+    return average_precision_of_counts(*_counts_by_score(scores, labels, weights)[1:])
 
 
 def log_loss(logits: Floats, labels: Floats, weights: Floats | None = None) -> float:
@@ -128,14 +128,18 @@ def gauc(scores: Floats, labels: Floats, groups: NDArray[np.uint64], weights: Fl
 
     Only groups (user ids, [n]) in which both classes occur have an AUC and count; NaN where there is none.
     """
-    if not len(scores):
+    positive = labels > 0.5
+    winners = np.unique(groups[positive])  # few, where positives are rare: the others need not be ranked
+    if not len(winners):
         return math.nan
-    order = np.lexsort((scores, groups))
-    ranked, owner = scores[order], groups[order]
+    place = np.minimum(np.searchsorted(winners, groups), len(winners) - 1)
+    mine = np.flatnonzero(winners[place] == groups)
+    order = mine[np.lexsort((scores[mine], place[mine]))]
+    ranked, owner = scores[order], place[order]
     new_owner = np.concatenate([[True], owner[1:] != owner[:-1]])
     starts = np.flatnonzero(new_owner | np.concatenate([[True], ranked[1:] != ranked[:-1]]))
     w = _weights(labels, weights)[order]
-    positive = labels[order] > 0.5
+    positive = positive[order]
     negatives = np.add.reduceat(np.where(positive, 0.0, w), starts)
     positives = np.add.reduceat(np.where(positive, w, 0.0), starts)
     firsts = np.flatnonzero(new_owner[starts])  # per group, its first score
@@ -157,8 +161,8 @@ def ece(logits: Floats, labels: Floats, weights: Floats | None = None, bins: int
     """
     if not len(logits):
         return math.nan
-    negatives, positives = _counts_by_score(logits, labels, weights)
-    return ece_of_counts(probabilities(np.unique(logits)), negatives, positives, bins)
+    levels, negatives, positives = _counts_by_score(logits, labels, weights)
+    return ece_of_counts(probabilities(levels), negatives, positives, bins)
 
 
 def ece_of_counts(chances: F64, negatives: F64, positives: F64, bins: int = ECE_BINS) -> float:
@@ -175,10 +179,10 @@ def ece_of_counts(chances: F64, negatives: F64, positives: F64, bins: int = ECE_
 
 def summary(logits: Floats, labels: Floats, users: NDArray[np.uint64] | None = None) -> dict[str, float]:
     """All metrics of one set, by name: those of `summary_of`, ece, and gauc where the users are known."""
-    negatives, positives = _counts_by_score(logits, labels, None)
+    levels, negatives, positives = _counts_by_score(logits, labels, None)
     return {
         **summary_of(Sums.of(logits, labels), negatives, positives),
-        "ece": ece_of_counts(probabilities(np.unique(logits)), negatives, positives),
+        "ece": ece_of_counts(probabilities(levels), negatives, positives),
         "gauc": math.nan if users is None else gauc(logits, labels, users),
     }
 
@@ -229,16 +233,21 @@ def finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _counts_by_score(scores: Floats, labels: Floats, weights: Floats | None) -> tuple[F64, F64]:
-    """Weight of negatives and positives at each distinct score, ascending."""
+def _counts_by_score(scores: Floats, labels: Floats, weights: Floats | None) -> tuple[Floats, F64, F64]:
+    """The distinct scores, ascending, and the weight of negatives and positives at each."""
     if not len(scores):
-        return np.empty(0), np.empty(0)
-    order = np.argsort(scores, kind="stable")
+        return scores, np.empty(0), np.empty(0)
+    order = np.argsort(scores)
     ranked = scores[order]
     starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+    positive = (labels > 0.5)[order]
+    if weights is None:
+        mass = np.diff(np.append(starts, len(ranked))).astype(np.float64)
+        positives = np.add.reduceat(positive, starts, dtype=np.int64).astype(np.float64)
+        return ranked[starts], mass - positives, positives
     w = _weights(labels, weights)[order]
-    positive = labels[order] > 0.5
-    return np.add.reduceat(np.where(positive, 0.0, w), starts), np.add.reduceat(np.where(positive, w, 0.0), starts)
+    negatives = np.add.reduceat(np.where(positive, 0.0, w), starts)
+    return ranked[starts], negatives, np.add.reduceat(np.where(positive, w, 0.0), starts)
 
 
 def _weights(labels: Floats, weights: Floats | None) -> F64:

@@ -58,6 +58,7 @@ class Scoreboard:
         self._longest = max(windows, default=Duration(0))
         self.maturity = Maturity(self._longest)
         self._now: int | None = None
+        self._told: dict[tuple[str, int | None], dict[str, float]] = {}  # summaries asked for since the last `add`
         self._rows_ever = 0
         self._total = np.zeros((len(names), 4))  # lifetime sums: n, positives, loss, predicted
         self._ever: Counts | None = None  # [models, 2, LEVELS]
@@ -79,6 +80,7 @@ class Scoreboard:
         `at` is the slide's end in us. An empty slide is worth adding: it moves the windows.
         """
         self._now = at if self._now is None else max(self._now, at)
+        self._told.clear()
         if len(labels):
             origin = Origin.unknown(len(labels), self._features) if origin is None else origin
             nothing = np.full(len(labels), np.nan, np.float32)
@@ -92,26 +94,33 @@ class Scoreboard:
 
     def lifetime(self, name: str) -> dict[str, float]:
         """Every metric of all judged examples, with `maturity` and with `auc_error_bound` (0 = exact)."""
-        model, share = self.names.index(name), self.maturity.share()
-        if self._ever is not None:
-            return {**levels.summary(Sums(*self._total[model].tolist()), self._ever[model]), "maturity": share}
-        return {**self._exact(model, self._judged.view.copy()), "maturity": share}
+        if (name, None) not in self._told:
+            model = self.names.index(name)
+            if self._ever is not None:
+                found = levels.summary(Sums(*self._total[model].tolist()), self._ever[model])
+            else:
+                found = self._exact(model, self._judged.view.copy())
+            self._told[name, None] = found
+        return {**self._told[name, None], "maturity": self.maturity.share()}
 
     def window(self, name: str, span: Duration) -> dict[str, float]:
         """The same of the last `span` of event time, which is not longer than the longest of `windows`, judged or not.
 
         `maturity` is the share of the clicks that arrived in that span whose label is known by now.
         """
-        model, after = self.names.index(name), (self._now or 0) - span
-        first, chosen = self._within(after)
-        share = self.maturity.share(after)
+        if (name, span) not in self._told:
+            self._told[name, span] = self._last(self.names.index(name), span)
+        return {**self._told[name, span], "maturity": self.maturity.share((self._now or 0) - span)}
+
+    def _last(self, model: int, span: Duration) -> dict[str, float]:
+        first, chosen = self._within((self._now or 0) - span)
         if first >= len(self._levelled):
-            return {**self._exact(model, chosen), "maturity": share}
+            return self._exact(model, chosen)
         counts = on_levels(self._logits.view[chosen, model], self._positive.view[chosen])
         for slide in list(self._levelled)[first:]:
             slide.add_to(counts, model)
         sums = Sums(*self._sums.view[first:, model].sum(axis=0).tolist())
-        return {**levels.summary(sums, counts), "maturity": share}
+        return levels.summary(sums, counts)
 
     def slice(self, name: str, number: int, span: Duration | None = None) -> dict[str, float]:
         """The same of one slice, by its number; without `span` of the lifetime. Of the rows still held."""
@@ -194,6 +203,7 @@ class Scoreboard:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        self._told.clear()
         self._now = None if state["now"] is None else int(state["now"])
         self._rows_ever = int(state["rows_ever"])
         self._total = state["total"].copy()

@@ -369,3 +369,28 @@ def test_a_restart_goes_on_from_the_champion_and_catches_up_by_replay(optimizer)
     _equal(learner.capture()["candidate"], again.capture()["candidate"])
     assert learner.retraces == 0 and learner.finite()
     learner.learn(examples(made, 200, seed=4), replay, 4)
+
+
+@pytest.mark.parametrize("l1", [0.0, 0.01])
+def test_ftrl_restarted_from_the_champion_steps_away_from_its_weights_and_not_from_zero(l1):
+    """Its weights are a function of its slots: those must be made anew such that they give the champion's."""
+    rate = 0.05
+    made, learner, replay = _learner(
+        f"learning: {{network: logistic, batch_size: 64, optimizer: ftrl, learning_rate: {rate}, l1: {l1}}}\n"
+        "replay: {capacity: 500}\n"
+    )
+    for slide in range(8):
+        learner.learn(examples(made, 200, seed=slide), replay, slide)
+    learner.promote()
+    champion = learner.version_variables()
+    learned = [name for name in champion if name.startswith("network/")]
+    assert max(np.abs(champion[name]).max() for name in learned) > 2 * rate  # or the bound below would say nothing
+    learner.learn(examples(made, 200, seed=8), replay, 8)
+    for steps in (0, 1):
+        assert learner.restart(replay, 9, steps) == steps * 64
+        state = learner.capture()["candidate"]
+        for name in learned:
+            # the first step of a coordinate is rate * g / (beta + |g|), shorter than the rate
+            assert np.abs(state[name] - champion[name]).max() <= steps * rate + 1e-6, name
+    learner.learn(examples(made, 200, seed=9), replay, 9)
+    assert learner.finite() and learner.retraces == 0
