@@ -330,7 +330,7 @@ class Worker:
             info = self._retrying(
                 lambda: self.snapshots.write(capture.slide, capture.state, self._head), "snapshot"
             )  # 6
-        metrics.snapshot_size_bytes.set(info.size_bytes)
+        metrics.wrote(info)
         if version is not None:
             self._serve(version.manifest.version)  # 7
         self.around.source.commit(capture.positions)  # 8

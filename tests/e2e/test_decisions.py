@@ -107,7 +107,7 @@ def test_a_degraded_candidate_starts_again_and_a_replay_does_the_same(
 def test_a_degraded_candidate_has_the_version_before_served_again(tmp_path: Path) -> None:
     """The version before the champion comes back under a new number, and the candidate goes on from that one."""
     events, state = write_shop(tmp_path / "events", EVENTS), tmp_path / "live" / "state"
-    adrift = changed(ADRIFT, gate__on_degradation="rollback_serving", canary={})  # no canary, which would be first
+    adrift = changed(ADRIFT, gate__on_degradation="rollback_serving", canary={"duration": None})
     live = learned(tmp_path / "live", adrift, events)
     manifests = {version: json.loads(content) for version, content in live.manifests.items()}
     again = lines(state, "degradation")
