@@ -1,6 +1,6 @@
 """Which changes are found, how soon, and at what price: the drift detectors on the simulator, River's beside them.
 
-    python -m benchmarks.drift [--out d.json] [--seeds 4] [--first 4001]
+    python -m benchmarks.drift [--out d.json] [--seeds 4] [--first 4001] [--kept runs.jsonl]
 
 A shop runs for two days. A logistic model is learned from the first; from then on it is scored on what matures, and
 the shop changes 12 hours into the second day. The project's detectors get the examples slide by slide as in a worker,
@@ -22,7 +22,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -83,8 +83,8 @@ class Peer:
 PEERS: dict[str, Peer] = {
     "River ADWIN": Peer(river.ADWIN, "delta", (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6, 1e-8)),
     "River PageHinkley": Peer(river.PageHinkley, "threshold", (75.0, 100.0, 150.0, 200.0, 300.0, 450.0, 700.0)),
-    # half a millisecond a value: it gets every twentieth
-    "River KSWIN": Peer(partial(river.KSWIN, seed=1), "alpha", (1e-3, 1e-5), step=20),
+    # half a millisecond a value: it gets every fiftieth
+    "River KSWIN": Peer(partial(river.KSWIN, seed=1), "alpha", (1e-3, 1e-5), step=50),
     "River DDM": Peer(binary.DDM, "drift_threshold", (3.5, 4.0, 4.5, 5.0, 6.0, 8.0), errors=True),
     "River EDDM": Peer(binary.EDDM, "beta", (0.85, 0.8, 0.7, 0.6, 0.5, 0.3), errors=True),
     "River HDDM_A": Peer(binary.HDDMA, "drift_confidence", (), errors=True),
@@ -251,14 +251,29 @@ def _ask(peers: dict[str, Any], scores: NDArray[np.float32], labels: NDArray[np.
                 heard.alarms[name].append(heard.events)
 
 
-def table(seeds: range) -> dict[str, Any]:
+Task = tuple[str | None, int]
+
+
+def _heard(tasks: list[Task], kept: Path | None) -> dict[Task, Heard]:
+    """The runs by row and seed; those in the file `kept` are not made again, and the others are added to it."""
+    lines = kept.read_text().splitlines() if kept is not None and kept.exists() else []
+    heard = {(line["row"], line["seed"]): Heard(**line["heard"]) for line in map(json.loads, lines)}
+    left = [task for task in tasks if task not in heard]
+    with ProcessPoolExecutor(_PROCESSES, mp_context=get_context("spawn")) as pool:
+        runs = pool.map(run, *zip(*left, strict=True)) if left else iter(())
+        for (row, seed), made in zip(left, runs, strict=True):
+            heard[row, seed] = made
+            if kept is not None:
+                with kept.open("a") as file:
+                    file.write(json.dumps({"row": row, "seed": seed, "heard": asdict(made)}) + "\n")
+    return heard
+
+
+def table(seeds: range, kept: Path | None = None) -> dict[str, Any]:
     """{detector: {"false_alarms_per_100k": x, "dominated_by": {kind: detector or None},
     kind: {"found": share, "median_delay_events": n or None}}}."""
-    kinds = (None, *ROWS)
-    tasks = [(kind, seed) for kind in kinds for seed in seeds]
-    with ProcessPoolExecutor(_PROCESSES, mp_context=get_context("spawn")) as pool:
-        heard = list(pool.map(run, *zip(*tasks, strict=True)))
-    runs = {kind: heard[at * len(seeds) : (at + 1) * len(seeds)] for at, kind in enumerate(kinds)}
+    heard = _heard([(row, seed) for seed in seeds for row in (None, *ROWS)], kept)
+    runs = {row: [heard[row, seed] for seed in seeds] for row in (None, *ROWS)}
     rows = {f"{kind} drift": _row((kind,), runs) for kind in KINDS} | {OURS: _row(KINDS, runs)}
     limit = rows[OURS]["false_alarms_per_100k"]
     for name, peer in PEERS.items():
@@ -328,10 +343,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the table as JSON")
     parser.add_argument("--seeds", type=int, default=4, help="shops per kind of change (default: %(default)s)")
     parser.add_argument("--first", type=int, default=4001, help="seed of the first (default: %(default)s)")
+    parser.add_argument("--kept", type=Path, help="what runs found, a line each: those there are not made again")
     arguments = parser.parse_args()
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of the processes: more threads would only wait for each other
     logging.disable(logging.INFO)
-    content = table(range(arguments.first, arguments.first + arguments.seeds))
+    content = table(range(arguments.first, arguments.first + arguments.seeds), arguments.kept)
     print(shown(content))
     if arguments.out:
         arguments.out.write_text(json.dumps(content, indent=2) + "\n")
