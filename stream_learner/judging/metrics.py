@@ -24,7 +24,9 @@ _LEAST_PROBABILITY = 1e-7  # float32 cannot tell 1 - p from 1 below half of this
 
 def probabilities(logits: Floats) -> F64:
     """1 / (1 + exp(-z)), accurate in both tails."""
-    return np.asarray(np.exp(-np.logaddexp(0.0, -logits.astype(np.float64))), np.float64)
+    z = logits.astype(np.float64)
+    small = np.exp(-np.abs(z))
+    return np.asarray(np.where(z >= 0, 1.0, small) / (1.0 + small), np.float64)
 
 
 def to_logits(chances: Floats) -> NDArray[np.float32]:
@@ -177,11 +179,14 @@ def ece_of_counts(chances: F64, negatives: F64, positives: F64, bins: int = ECE_
     return float(np.abs(gap).sum()) / total
 
 
-def summary(logits: Floats, labels: Floats, users: NDArray[np.uint64] | None = None) -> dict[str, float]:
-    """All metrics of one set, by name: those of `summary_of`, ece, and gauc where the users are known."""
+def summary(
+    logits: Floats, labels: Floats, users: NDArray[np.uint64] | None = None, sums: Sums | None = None
+) -> dict[str, float]:
+    """All metrics of one set, by name: those of `summary_of`, ece, and gauc where the users are known. `sums`: of the
+    same examples, where they have been added up before."""
     levels, negatives, positives = _counts_by_score(logits, labels, None)
     return {
-        **summary_of(Sums.of(logits, labels), negatives, positives),
+        **summary_of(Sums.of(logits, labels) if sums is None else sums, negatives, positives),
         "ece": ece_of_counts(probabilities(levels), negatives, positives),
         "gauc": math.nan if users is None else gauc(logits, labels, users),
     }
