@@ -11,7 +11,7 @@ KILLS ?= 20
 SEED ?= 7
 MINUTES ?= 60
 INPUTS ?= 1000000
-SEEDS ?= 3
+SEEDS ?= 4
 
 setup: $(VENV)/.ready
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stream_learner.journal import Command
+from stream_learner.judging import checks
+from stream_learner.judging.checks import Comparison
 from stream_learner.judging.judge import Judge
 from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.learner import Learner
@@ -136,7 +138,7 @@ class Decisions:
         done = "the candidate was restarted from the champion"
         if target is not None:
             done = f"version {target} is served again, and the candidate was restarted from it"
-        reason = f"degraded: {done}: {verdict.reason.removeprefix('held: ')}"
+        reason = f"degraded: {done}: {checks.worse(Comparison.recorded(verdict.evidence))}"
         version = None
         if target is not None:
             version = self.roll_back(target, slide.end, {"verdict": "rollback", "reason": reason})

@@ -38,6 +38,7 @@ BOUNDS = {  # what holds records, events, examples or keys: its gauge, and the k
     "id_table_rows": "features.ids.user.rows",
     "judged_examples": "judging.exact_max",
     "baseline_keys": "judging.baseline_keys",
+    "known_ids": "judging.known_max",
     "captures_waiting": "snapshot.max_waiting",
     "snapshot_increments": "snapshot.max_increments",
 }
@@ -186,6 +187,8 @@ class WorkerMetrics:
         self.judged_examples.set(len(worker.judge.board))
         for name, count in worker.judge.baselines.sizes().items():
             self.baseline_keys.labels(name).set(count)
+        for name, count in worker.judge.slices.sizes().items():
+            self.known_ids.labels(name).set(count)
         for kind in DRIFT_KINDS:
             standing = sum(finding.kind == kind for finding in worker.judge.drift.current)
             self.drift_findings.labels(kind).set(standing)
@@ -276,6 +279,7 @@ class WorkerMetrics:
         )
         self.judged_examples = self._gauge("judged_examples", "Scored examples held for exact metrics")
         self.baseline_keys = self._gauge("baseline_keys", "Keys held by the do-nothing baselines", "model")
+        self.known_ids = self._gauge("known_ids", "Ids remembered to tell new ones, by the slices they make", "slice")
         self.slice_quality = self._gauge(
             "slice_quality_ratio", "Metric at arrival of the candidate by slice, longest window", "slice", "metric"
         )
