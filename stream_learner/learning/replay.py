@@ -55,7 +55,7 @@ class Replay:
         if not len(self):
             raise IndexError("the replay buffer is empty")
         rows = np.random.default_rng([self._seed, DRAW_STAGE, slide, step]).integers(0, len(self), count)
-        return ExampleBatch(**{name: column.take(rows, axis=0) for name, column in self._columns.items()})
+        return ExampleBatch(**{name: column.take(rows, axis=0, mode="clip") for name, column in self._columns.items()})
 
     def capture(self) -> dict[str, Any]:
         """The whole state. `changes` counts from here."""

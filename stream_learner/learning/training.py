@@ -51,16 +51,16 @@ class Trainer:
     def step(
         self,
         ids: NDArray[np.int64],
-        numbers: NDArray[np.float32],
+        scaled: NDArray[np.float32],
         time: NDArray[np.int64],
         labels: NDArray[np.float32],
     ) -> tuple[float, bool]:
         """Mean log loss of the rows before the step, and whether it was taken.
 
-        Inputs as of `ConversionModel.logits`, `labels` 0 or 1. When the loss or any gradient is not finite nothing at
+        Inputs as of `ConversionModel.score`, `labels` 0 or 1. When the loss or any gradient is not finite nothing at
         all is changed.
         """
-        loss, taken, rows = self._step(ids, numbers, time, labels)
+        loss, taken, rows = self._step(ids, scaled, time, labels)
         if taken:
             for name, moved in self.moved.items():
                 moved.step(rows[name].numpy())
@@ -83,7 +83,7 @@ class Trainer:
         return {f"slot/table/{table}/{kind}": slot for kind, slot in self._table_slots[table].items()}
 
     def _traced_step(
-        self, ids: Tensor, numbers: Tensor, time: Tensor, labels: Tensor
+        self, ids: Tensor, scaled: Tensor, time: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         self.traces["step"] += 1  # Python runs only while TensorFlow traces
         found = {name: tf.unique(rows) for name, rows in self._model.encoder.rows(ids).items()}
@@ -93,7 +93,9 @@ class Trainer:
         weights = [weight.read_value() for weight in self._weights]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([*vectors.values(), *weights])
-            log_loss, objective, state = self._loss(vectors, self._model.encoder.dense(numbers, time), weights, labels)
+            log_loss, objective, state = self._loss(
+                vectors, self._model.encoder.dense_of(scaled, time), weights, labels
+            )
         by_vector, by_weight = tape.gradient(objective, (vectors, weights), unconnected_gradients="zero")
         by_row = {
             name: tf.math.unsorted_segment_sum(by_vector[name], unique.idx, tf.size(unique.y))

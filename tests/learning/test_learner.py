@@ -190,7 +190,7 @@ def test_blanking_reaches_only_aggregates_that_do_not_travel():
     made, learner, replay = _learner("learning: {blank_rate: 0.5, batch_size: 4000}\n")
     seen = []
     step = learner._trainer.step
-    learner._trainer.step = lambda ids, numbers, time, labels: seen.append(numbers) or step(ids, numbers, time, labels)
+    learner._trainer.step = lambda ids, scaled, time, labels: seen.append(scaled) or step(ids, scaled, time, labels)
     batch = examples(made, 4000, seed=3)
     original = batch.numbers.copy()
     learner.learn(batch, replay, 0)
