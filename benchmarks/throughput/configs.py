@@ -22,12 +22,13 @@ def full(bootstrap: str, topic: str, client: str) -> dict[str, Any]:
             topic: {
                 "fields": {"user": "user", "item": "item", "time": "time", "type": "type"},
                 "time_format": "epoch_ms",
+                "types": {"click": "click", "cart": "cart", "purchase": "purchase"},
                 "categorical": {"category": "category"},
                 "numeric": {"price": "price"},
             }
         },
         "slides": {"slide": f"{SLIDE_S}s", "allowed_lateness": "10s"},
-        "aggregates": {"keys": ["user", "item", "category", "user*item"]},
+        "aggregates": {"keys": ["user", "item", "category", "user*item"], "ever": False},
         "labels": {"horizon": f"{HORIZON_S}s"},
         "features": {
             "ids": {
@@ -57,7 +58,7 @@ _OFF: dict[str, dict[str, Any]] = {
         "export": {"aggregates": []},
     },
     "replay": {"replay": {"capacity": 0, "ratio": 0}},
-    "second_model": {"gate": {"interval": _NEVER, "min_interval": _NEVER, "min_examples": 10**12}},
+    "second_model": {"gate": {"mode": "non_inferior", "max_ne": 1.0, "min_examples": 10**12}},
     "canary": {"canary": {"duration": None}},
     "drift": {"drift": {"interval": _NEVER}},
     "quarantine": {"quarantine": {"enabled": False}},

@@ -64,6 +64,7 @@ class Learner:
         alpha = config.replay.alpha if config.replay.policy == "dark" else 0.0
         self._trainer = Trainer(self.candidate, config.learning, config.labels.mode, self._heads, alpha=alpha)
         self._table_names = {f"table/{name}" for name in self.candidate.tables}
+        self._prepared: tuple[Any, Any, NDArray[np.int64], NDArray[np.float32]] | None = None
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
         self._blanked = [
             indices
@@ -138,11 +139,12 @@ class Learner:
 
     def _take_in(self, lessons: Lessons) -> None:
         """Normalisation, bins and exact ids, before anything is learned."""
-        ids, numbers = self._inputs(lessons.examples.take(lessons.first))
-        self._normaliser.update(numbers)
+        fresh = lessons.examples if lessons.first.all() else lessons.examples.take(lessons.first)
+        ids, scaled = self._inputs(fresh)
+        self._normaliser.update(scaled)
         self.candidate.encoder.mean.assign(self._normaliser.mean())
         self.candidate.encoder.deviation.assign(self._normaliser.deviation())
-        if self._bins.update(numbers):
+        if self._bins.update(self.features.take_numbers(fresh.numbers)):
             self.candidate.encoder.edges.assign(self._bins.edges)
         self.candidate.encoder.admit(ids)
 
@@ -150,18 +152,27 @@ class Learner:
         """Makes the candidate, as it is now, the champion; the champion before is kept where a canary is wanted. Of the
         tables, only rows in which they differ are copied."""
         if self.previous is not None and self.has_champion:
-            self.previous.assign(self.champion.values())
+            self._follow(self.previous)
             self.has_previous = True
         for name, moved in self._trainer.moved.items():
-            table = self.champion.tables[name]
             if not self.has_champion:
-                moved.all_of_champion(table.shape[0])
-            rows = moved.promoted()
-            table.scatter_update(tf.IndexedSlices(rows_of(self.candidate.tables[name], rows), rows))
-        for name, variable in self.champion.variables.items():
-            if name not in self._table_names:
-                variable.assign(self.candidate.variables[name].numpy())
+                moved.all_of_champion(self.champion.tables[name].shape[0])
+            _copy_rows(self.candidate.tables[name], self.champion.tables[name], moved.promoted())
+        self._copy_dense(self.candidate, self.champion)
         self.has_champion = True
+
+    def _follow(self, previous: ConversionModel) -> None:
+        """The champion, about to be followed by another, is copied to `previous`."""
+        for name, moved in self._trainer.moved.items():
+            if not self.has_previous:
+                moved.all_of_previous(previous.tables[name].shape[0])
+            _copy_rows(self.champion.tables[name], previous.tables[name], moved.followed())
+        self._copy_dense(self.champion, previous)
+
+    def _copy_dense(self, source: ConversionModel, target: ConversionModel) -> None:
+        for name, variable in target.variables.items():
+            if name not in self._table_names:
+                variable.assign(source.variables[name].numpy())
 
     def let_previous_go(self) -> None:
         """The canary is over."""
@@ -190,9 +201,8 @@ class Learner:
         self.champion.assign(variables)
         for name, moved in self._trainer.moved.items():
             table = variables[f"table/{name}"]
-            if self.has_champion:
-                moved.champion.add(differing(before[name], table))
-            else:
+            moved.champion_loaded(differing(before[name], table))
+            if not self.has_champion:
                 moved.all_of_champion(len(table))
             moved.unpromoted = RowSet.of(differing(self.candidate.tables[name].numpy(), table))
         self.has_champion, self.has_previous = True, False
@@ -247,25 +257,33 @@ class Learner:
         """The whole state. `changes` counts from here."""
         for moved in self._trainer.moved.values():
             moved.captured()
-        return self._state(self._learning_state(), self.champion.values() if self.has_champion else None)
+        previous = self.previous.values() if self.previous is not None and self.has_previous else None
+        return self._state(self._learning_state(), self.champion.values() if self.has_champion else None, previous)
 
     def changes(self) -> dict[str, Any]:
         """As `capture`, but of the tables and their slots only the rows that changed since the last of either, or
         since `restore`."""
         candidate: dict[str, Any] = {}
         champion: dict[str, Any] = {}
+        previous: dict[str, Any] = {}
         for name, moved in self._trainer.moved.items():
             table = f"table/{name}"
             rows = moved.uncaptured.take()
             for one, variable in {table: self.candidate.tables[name], **self._trainer.slots_of(name)}.items():
-                candidate[one] = Changed(rows, rows_of(variable, rows), variable.shape[0])
+                candidate[one] = _changed(variable, rows)
             if self.has_champion:
-                rows = moved.champion.take()
-                variable = self.champion.tables[name]
-                champion[table] = Changed(rows, rows_of(variable, rows), variable.shape[0])
+                champion[table] = _changed(self.champion.tables[name], moved.champion.take())
+            if self.previous is not None and self.has_previous:
+                previous[table] = _changed(self.previous.tables[name], moved.previous.take())
         candidate |= arrays_of({k: v for k, v in self._learning_variables().items() if k not in candidate})
-        champion |= arrays_of({k: v for k, v in self.champion.variables.items() if k not in self._table_names})
-        return self._state(candidate, champion if self.has_champion else None)
+        champion |= self._dense_of(self.champion)
+        if self.previous is not None:
+            previous |= self._dense_of(self.previous)
+        return self._state(candidate, champion if self.has_champion else None, previous if self.has_previous else None)
+
+    def _dense_of(self, model: ConversionModel) -> dict[str, NDArray[Any]]:
+        """Copies of all but the tables."""
+        return arrays_of({k: v for k, v in model.variables.items() if k not in self._table_names})
 
     def restore(self, state: dict[str, Any]) -> None:
         """Raises StateError when the state is of another config."""
@@ -285,12 +303,16 @@ class Learner:
             moved.ever = RowSet.unpacked(state["moved"][name])
             moved.unchecked = RowSet.of(np.flatnonzero(~np.isfinite(table).all(axis=1)))
             moved.unpromoted = RowSet.of(differing(table, champion))
+            if self.previous is not None:
+                moved.outdated = RowSet.of(differing(self.previous.tables[name].numpy(), champion))
 
-    def _state(self, candidate: dict[str, Any], champion: dict[str, Any] | None) -> dict[str, Any]:
+    def _state(
+        self, candidate: dict[str, Any], champion: dict[str, Any] | None, previous: dict[str, Any] | None
+    ) -> dict[str, Any]:
         return {
             "candidate": candidate,
             "champion": champion,
-            "previous": self.previous.values() if self.previous is not None and self.has_previous else None,
+            "previous": previous,
             "normaliser": self._normaliser.capture(),
             "bins": self._bins.capture(),
             "learned_rows": self._learned_rows,
@@ -298,7 +320,12 @@ class Learner:
         }
 
     def _inputs(self, batch: ExampleBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        return self.features.take_ids(batch.ids), self.features.take_numbers(batch.numbers)
+        """What no version differs in: fingerprints and transformed numbers. The same rows are asked of two or three
+        models in a row, so those of the last batch are remembered."""
+        if self._prepared is None or self._prepared[0] is not batch.ids or self._prepared[1] is not batch.numbers:
+            ids, numbers = self.features.take_ids(batch.ids), self.features.take_numbers(batch.numbers)
+            self._prepared = batch.ids, batch.numbers, ids, self.features.transformed(numbers)
+        return self._prepared[2:]
 
     def _step(
         self, fresh: Lessons | None, drawn: Drawn | None, blanks: np.random.Generator, slide: int, step: int
@@ -308,17 +335,18 @@ class Learner:
         told += [] if drawn is None else [Lessons.final(drawn.examples, self._config.labels.mode)]
         lessons = reduce(Lessons.followed_by, told)
         batch = lessons.examples
-        ids, numbers = self._inputs(batch)
+        ids, scaled = self._inputs(batch)
         if self._blanked and self._config.learning.blank_rate:
             blank = blanks.random((len(batch), len(self._blanked))) < self._config.learning.blank_rate
             for group, indices in enumerate(self._blanked):
-                numbers[np.flatnonzero(blank[:, group])[:, None], indices] = np.nan
+                scaled[np.flatnonzero(blank[:, group])[:, None], indices] = np.nan
+        self._prepared = None  # blanked in place, and never asked for again
         weights, held = self._wanted(0 if fresh is None else len(fresh), drawn)
-        taken = self._trainer.step(ids, numbers, batch.time, lessons.targets, weights, held)
+        taken = self._trainer.step(ids, scaled, batch.time, lessons.targets, weights, held)
         if not taken.sound:
             raise LearningError(
                 f"slide {slide}, step {step}: loss or gradient is not finite (loss {taken.loss}); nothing of this "
-                f"step was kept. {self._suspects(numbers)} Remedy: a lower learning.learning_rate, or a mapping "
+                f"step was kept. {self._suspects(scaled)} Remedy: a lower learning.learning_rate, or a mapping "
                 "without them."
             )
         return taken.loss, taken.logits
@@ -333,11 +361,11 @@ class Learner:
             return weights, np.empty((0, members), np.float32)
         return weights, np.concatenate([np.full((fresh, members), np.nan, np.float32), drawn.logits])
 
-    def _suspects(self, numbers: NDArray[np.float32]) -> str:
+    def _suspects(self, scaled: NDArray[np.float32]) -> str:
         """The columns that leave the clipped range most often, for the message of a failed step."""
-        odd = (np.abs(self._normaliser.standardised(numbers)) > CLIP).sum(axis=0)  # NaN, a missing value, is not odd
+        odd = (np.abs(self._normaliser.standardised(scaled)) > CLIP).sum(axis=0)  # NaN, a missing value, is not odd
         worst = [int(i) for i in np.argsort(-odd, kind="stable")[:_HINTS] if odd[i]]
-        names = ", ".join(f"{self.features.numbers[i].name} ({odd[i]} of {len(numbers)} rows)" for i in worst)
+        names = ", ".join(f"{self.features.numbers[i].name} ({odd[i]} of {len(scaled)} rows)" for i in worst)
         return f"Inputs with infinite or far-off values: {names or 'none'}."
 
     def _learning_variables(self) -> dict[str, Any]:
@@ -346,3 +374,11 @@ class Learner:
 
     def _learning_state(self) -> dict[str, NDArray[Any]]:
         return arrays_of(self._learning_variables())
+
+
+def _copy_rows(source: Any, target: Any, rows: NDArray[np.int64]) -> None:
+    target.scatter_update(tf.IndexedSlices(rows_of(source, rows), rows))
+
+
+def _changed(table: Any, rows: NDArray[np.int64]) -> Changed:
+    return Changed(rows, rows_of(table, rows), table.shape[0])

@@ -62,24 +62,27 @@ class ConversionModel:
 
         `ids` int64 [B, ids used] bitcast fingerprints, `numbers` float32 [B, numbers used] raw, `time` int64 [B] us.
         """
-        rows = self.encoder.rows(ids)
-        vectors = [tf.gather(table, rows[name]) for name, table in self.tables.items()]
-        out = self.network([*vectors, self.encoder.dense(numbers, time)], training=False)
-        return self.served(by_member(out, tf.shape(time)[0]))
+        return self._logits(ids, self.encoder.dense(numbers, time), time)
 
     def served(self, by_member: Tensor) -> Tensor:
         """What a network says, [B, members], as the score of the label's probability, [B]."""
         return served(self._label_mode, combined(by_member + self.offset))
 
     def score(
-        self, ids: NDArray[np.int64], numbers: NDArray[np.float32], time: NDArray[np.int64]
+        self, ids: NDArray[np.int64], scaled: NDArray[np.float32], time: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """`logits` of numpy columns of any length, float32 [n]."""
+        """`logits` of numpy columns of any length, float32 [n]; `scaled` as of `FeatureSchema.transformed`."""
         scores = np.empty(len(time), np.float32)
         for start in range(0, len(time), SCORE_ROWS):
             part = slice(start, start + SCORE_ROWS)
-            scores[part] = self._score(ids[part], numbers[part], time[part]).numpy()
+            scores[part] = self._score(ids[part], scaled[part], time[part]).numpy()
         return scores
+
+    def _logits(self, ids: Tensor, dense: Tensor, time: Tensor) -> Tensor:
+        rows = self.encoder.rows(ids)
+        vectors = [tf.gather(table, rows[name]) for name, table in self.tables.items()]
+        out = self.network([*vectors, dense], training=False)
+        return self.served(by_member(out, tf.shape(time)[0]))
 
     def values(self) -> dict[str, NDArray[Any]]:
         """Copies of `variables`."""
@@ -89,9 +92,9 @@ class ConversionModel:
         """Sets all of `variables`. Raises StateError when names, shapes or types are not this model's."""
         assign_all(self.variables, values)
 
-    def _traced_logits(self, ids: Tensor, numbers: Tensor, time: Tensor) -> Tensor:
+    def _traced_logits(self, ids: Tensor, scaled: Tensor, time: Tensor) -> Tensor:
         self.traces["score"] += 1  # Python runs only while TensorFlow traces
-        return self.logits(ids, numbers, time)
+        return self._logits(ids, self.encoder.dense_of(scaled, time), time)
 
 
 def by_member(logits: Tensor, rows: Tensor) -> Tensor:

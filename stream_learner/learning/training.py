@@ -79,17 +79,17 @@ class Trainer:
     def step(
         self,
         ids: NDArray[np.int64],
-        numbers: NDArray[np.float32],
+        scaled: NDArray[np.float32],
         time: NDArray[np.int64],
         targets: NDArray[np.float32],
         weights: NDArray[np.float32],
         held: NDArray[np.float32],
     ) -> Step:
-        """Inputs as of `ConversionModel.logits`, `targets` [B, 3] as of `delayed.py`, `weights` [B] of the rows' log
+        """Inputs as of `ConversionModel.score`, `targets` [B, 3] as of `delayed.py`, `weights` [B] of the rows' log
         loss, `held` [B, members] the logits to hold to, NaN = none (with `alpha` 0 not looked at, and may be of no
         rows). When the loss or any gradient is not finite nothing at all is changed.
         """
-        loss, sound, rows, logits = self._step(ids, numbers, time, targets, weights, held)
+        loss, sound, rows, logits = self._step(ids, scaled, time, targets, weights, held)
         if sound:
             for name, moved in self.moved.items():
                 moved.step(rows[name].numpy())
@@ -112,7 +112,7 @@ class Trainer:
         return {f"slot/table/{table}/{kind}": slot for kind, slot in self._table_slots[table].items()}
 
     def _traced_step(
-        self, ids: Tensor, numbers: Tensor, time: Tensor, targets: Tensor, weights: Tensor, held: Tensor
+        self, ids: Tensor, scaled: Tensor, time: Tensor, targets: Tensor, weights: Tensor, held: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
         self.traces["step"] += 1  # Python runs only while TensorFlow traces
         found = {name: tf.unique(rows) for name, rows in self._model.encoder.rows(ids).items()}
@@ -120,7 +120,7 @@ class Trainer:
             name: tf.gather(tf.gather(self._model.tables[name], unique.y), unique.idx) for name, unique in found.items()
         }
         values = [weight.read_value() for weight in self._weights]
-        dense = self._model.encoder.dense(numbers, time)
+        dense = self._model.encoder.dense_of(scaled, time)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([*vectors.values(), *values])
             log_loss, logits, objective, state = self._loss(vectors, dense, values, (targets, weights, held))

@@ -193,7 +193,7 @@ def test_blanking_reaches_only_aggregates_that_do_not_travel():
     made, learner, replay = _learner("learning: {blank_rate: 0.5, batch_size: 4000}\n")
     seen = []
     step = learner._trainer.step
-    learner._trainer.step = lambda ids, numbers, *rest: seen.append(numbers) or step(ids, numbers, *rest)
+    learner._trainer.step = lambda ids, scaled, *rest: seen.append(scaled) or step(ids, scaled, *rest)
     batch = examples(made, 4000, seed=3)
     original = batch.numbers.copy()
     learner.learn(batch, replay, 0)
@@ -428,9 +428,10 @@ def test_a_row_weighs_what_its_policy_says():
         weights = np.ones(len(batch), np.float32)
         weights[:10] = 1.0 if repeated else 2.0
         weights *= len(batch) / 40  # the mean is taken over the rows given
-        ids, numbers = made.features.take_ids(batch.ids), made.features.take_numbers(batch.numbers)
+        ids = made.features.take_ids(batch.ids)
+        scaled = made.features.transformed(made.features.take_numbers(batch.numbers))
         targets, held = final_targets(batch.label, "wait"), np.empty((0, 1), np.float32)
-        trainer.step(ids, numbers, batch.time, targets, weights, held)
+        trainer.step(ids, scaled, batch.time, targets, weights, held)
         moved.append(learner.version_variables("candidate"))
     for name, value in moved[0].items():
         np.testing.assert_allclose(value, moved[1][name], atol=1e-5, err_msg=name)
