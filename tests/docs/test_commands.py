@@ -72,11 +72,9 @@ class World:
         if line.startswith("stream-learner run"):
             line += " --until-end"  # instead of waiting for a signal
         line = line.replace("STATE", "state").replace("DIR", "state")
-        versions = (
-            [str(number) for number in version_numbers(self.state)] if "VERSION" in line or " A B" in line else []
-        )
-        line = line.replace("VERSION", versions[0]) if "VERSION" in line else line
-        line = line.replace(" A B", f" {versions[0]} {versions[1]}") if " A B" in line else line
+        if "VERSION" in line or " A B" in line:
+            one, two, *_ = map(str, version_numbers(self.state, "conversion"))
+            line = line.replace("VERSION", one).replace(" A B", f" {one} {two}")
         return self.slides(line) if "SLIDE" in line else line
 
     def slides(self, line: str) -> str:
@@ -113,9 +111,8 @@ def tmall(world: World, line: str) -> None:
 def run_python(world: World) -> None:
     """The block that asks a version for a probability."""
     code = next(block for block in blocks("python") if "saved_model.load" in block)
-    code = re.sub(
-        r"state/checkpoints/conversion/\d+", f"state/checkpoints/conversion/{version_numbers(world.state)[0]}", code
-    )
+    version = version_numbers(world.state, "conversion")[0]
+    code = re.sub(r"(state/checkpoints/conversion/)\d+", rf"\g<1>{version}", code)
     code = code.replace('["probability"]', '["probability"].numpy()').replace("ask(\n", "told = ask(\n")
     code += "assert 0 < told[0] < 1, told\n"
     done = subprocess.run(
