@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-drift bench-judging bench-gate bench-quality bench-restart faults fuzz lock clean soak bench-snapshots
+.PHONY: setup bench-setup demo audit sbom docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-drift bench-judging bench-gate bench-quality bench-restart faults fuzz lock clean soak bench-snapshots
 
 KILLS ?= 20
 SEED ?= 7
@@ -46,6 +46,16 @@ test-prometheus: setup prometheus
 # The dashboard in a real browser (Debian's Chromium, installed where it is missing); screenshots in build/screenshots.
 test-browser: setup chromium
 	$(BIN)/python -m pytest tests/browser
+
+# Known vulnerabilities of what the lock file names; asks a live database, from an environment of its own.
+audit:
+	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
+	build/audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+
+# The bill of materials of the image, CycloneDX.
+sbom: setup
+	@mkdir -p build
+	$(BIN)/python deploy/sbom.py > build/sbom.json
 
 # Each line of the README's shell blocks is run; exit codes, keys and metrics in the docs are the code's.
 docs-check: setup

@@ -29,7 +29,7 @@ from playwright.sync_api import sync_playwright
 from stream_learner.simulate import Shop, ShopSettings, limited, write_jsonl
 
 TABS = 3
-EVENTS = 60_000
+EVENTS = 25_000
 CONFIG = """
 name: shop
 state: {folder}/state

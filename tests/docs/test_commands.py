@@ -21,9 +21,10 @@ from readme import ROOT, blocks, commands, text
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 from broker import KafkaBroker
 from processes import PROGRAM, changed, version_numbers, write_config
-from shops import CONFIG, PARTITIONS
-from test_outages import OFTEN, write_outage
+from shops import CONFIG, PARTITIONS, write_shop
+from test_outages import OFTEN, lost
 
+EVENTS = 14_000
 FINISH_S = 900
 _DATA = Path(os.environ.get("DATA", ROOT.parent / "shared" / "data"))
 
@@ -54,9 +55,9 @@ class World:
     def __init__(self, folder: Path, kafka: KafkaBroker) -> None:
         self.folder, self.state = folder, folder / "state"
         topic = kafka.topic(PARTITIONS)
-        for partition, path in enumerate(sorted(write_outage(folder / "shop").iterdir())):
-            lines = path.read_bytes().splitlines()
-            kafka.produce(topic, [(partition, line, json.loads(line)["timestamp"]) for line in lines])
+        for partition, path in enumerate(sorted(write_shop(folder / "shop", EVENTS).iterdir())):
+            events = [(line, json.loads(line)) for line in path.read_bytes().splitlines()]
+            kafka.produce(topic, [(partition, line, event["timestamp"]) for line, event in events if not lost(event)])
         config = changed(OFTEN, topics={topic: CONFIG["topics"]["events"]}, source__kind="kafka", name="conversion")
         config = changed(config, source__kafka__bootstrap_servers=kafka.bootstrap, state=str(self.state))
         write_config(folder / "my.yaml", config)
