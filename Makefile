@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-drift bench-judging bench-gate bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots
+.PHONY: setup bench-setup demo audit sbom docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-drift bench-judging bench-gate bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots
 
 KILLS ?= 20
 SEED ?= 7
@@ -47,6 +47,20 @@ test-prometheus: setup prometheus
 test-browser: setup chromium
 	$(BIN)/python -m pytest tests/browser
 
+# Known vulnerabilities of what the lock file names; asks a live database, from an environment of its own.
+audit:
+	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
+	build/audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+
+# The bill of materials of the image, CycloneDX.
+sbom: setup
+	@mkdir -p build
+	$(BIN)/python deploy/sbom.py > build/sbom.json
+
+# Each line of the README's shell blocks is run; exit codes, keys and metrics in the docs are the code's.
+docs-check: setup
+	$(BIN)/python -m pytest tests/docs tests/test_readme.py
+
 chromium:
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
 
@@ -84,6 +98,10 @@ bench-drift: setup bench-setup
 
 bench-judging: setup
 	$(BIN)/python -m benchmarks.judging $(if $(OUT),--out $(OUT))
+
+# The share of the worker's CPU time that three open dashboards take, and their bytes; needs Chromium.
+bench-dashboard: setup chromium
+	$(BIN)/python -m benchmarks.dashboard $(if $(OUT),--out $(OUT))
 
 # The pause, the bytes and the way back of snapshots of 1 GB of tables and slots.
 bench-snapshots: setup

@@ -70,6 +70,7 @@ class Routes:
         self._read: dict[str, Callable[[str], Answer]] = {
             "/dashboard/now": lambda _: _json(self.board.now()),
             "/dashboard/verdicts": self._verdicts,
+            "/dashboard/card": self._card,
             "/dashboard/versions": lambda _: _json(self.board.versions()),
         }
 
@@ -123,6 +124,17 @@ class Routes:
             return _json({"verdicts": self.board.verdicts(int(after))})
         except ValueError:
             return _text(HTTPStatus.BAD_REQUEST, f"after: {after!r} is no number")
+
+    def _card(self, query: str) -> Answer:
+        version = parse_qs(query).get("version", [""])[0]
+        try:
+            return Answer(
+                HTTPStatus.OK, page.KINDS["index.html"], self.board.card(int(version)), headers=self._page_headers
+            )
+        except ValueError:
+            return _text(HTTPStatus.BAD_REQUEST, f"version: {version!r} is no number")
+        except StreamLearnerError as error:
+            return _text(HTTPStatus.NOT_FOUND, str(error))
 
 
 def _policy() -> str:

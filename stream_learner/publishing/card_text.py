@@ -34,7 +34,8 @@ def page(card: Card) -> str:
     body = "\n".join(_section(section) for section in card.sections)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
+        '<link rel="icon" href="data:,"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{_STYLE}</style></head>\n"
         f"<body><h1>{title}</h1>\n<p>{html.escape(card.summary)}</p>\n{body}\n</body></html>\n"
     )
 

@@ -37,7 +37,7 @@ class Text(HTMLParser):
         self.feed(content)
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag not in ("meta", "path", "circle"):
+        if tag not in ("meta", "link", "path", "circle"):
             self.opened.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
