@@ -1,10 +1,10 @@
 """What each way of learning from delayed labels is worth, on a shop whose conversions are known beforehand.
 
-    python -m benchmarks.delay [--out d.json] [--hours 96] [--modes wait fnw]
+    python -m benchmarks.delay [--out d.json] [--hours 96] [--methods wait fnw]
 
 The worker itself (`stream-learner backtest`, benchmarks/configs/delay.yaml) runs once for every `labels.mode`. Clicks
 are scored as they arrive, before anything is learned of them, and judged by the labels they mature with. `oracle` is
-told every label with its click. R is the share of what the oracle gains over `duplicate` that a mode gains:
+told every label with its click; "shifted" adds `learning.calibration_rows`. R is the share of what the oracle gains over `duplicate` that a mode gains:
 (mode - duplicate) / (oracle - duplicate), for log loss and AUC.
 """
 
@@ -24,7 +24,10 @@ from stream_learner.config import load
 from stream_learner.simulate import Drift, Shop, ShopSettings, revealed, write_jsonl
 from stream_learner.simulate.world import HOUR_US
 
-MODES = ("duplicate", "wait", "fnw", "fnc", "es_dfm", "oracle")
+METHODS: dict[str, dict[str, Any]] = {  # name -> what it changes of the config
+    **{mode: {"labels": {"mode": mode}} for mode in ("duplicate", "wait", "fnw", "fnc", "es_dfm", "oracle")},
+    "duplicate, shifted": {"labels": {"mode": "duplicate"}, "learning": {"calibration_rows": 5000}},
+}
 CONFIG = CONFIGS / "delay.yaml"
 _CHANGE_EVERY_H = 6  # of tastes; of the rate half as often, down and up
 
@@ -47,11 +50,12 @@ def shop(hours: int, seed: int) -> ShopSettings:
     )
 
 
-def run(mode: str, events: Path, folder: Path) -> dict[str, Any]:
-    """The report of a back-test in a label mode."""
+def run(method: str, events: Path, folder: Path) -> dict[str, Any]:
+    """The report of a back-test."""
     folder.mkdir()
     content = yaml.safe_load(CONFIG.read_text())
-    content["labels"]["mode"] = mode
+    for section, values in METHODS[method].items():
+        content[section] |= values
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     report = learned(["backtest", "-c", path, "--events", events], folder)
@@ -71,7 +75,7 @@ def gains(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def table(rows: dict[str, dict[str, Any]], shares: dict[str, dict[str, float]]) -> str:
-    lines = ["| `labels.mode` | log loss | AUC | calibration | R log loss | R AUC |", "|---|---|---|---|---|---|"]
+    lines = ["| method | log loss | AUC | calibration | R log loss | R AUC |", "|---|---|---|---|---|---|"]
     for mode, row in rows.items():
         share = shares.get(mode, {})
         told = " | ".join(f"{share[name]:.2f}" if share else "-" for name in ("log_loss", "auc"))
@@ -81,9 +85,9 @@ def table(rows: dict[str, dict[str, Any]], shares: dict[str, dict[str, float]]) 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.delay", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--hours", type=int, default=72, help="of the shop; a third warms up (default: %(default)s)")
+    parser.add_argument("--hours", type=int, default=48, help="of the shop; a third warms up (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=11, help="of the shop (default: %(default)s)")
-    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all numbers here, as JSON")
     args = parser.parse_args()
     rows: dict[str, dict[str, Any]] = {}
@@ -92,7 +96,7 @@ def main() -> int:
         horizon, late = int(load(CONFIG).labels.horizon), round(settings.disorder_s * 1e6)
         chunks = revealed(Shop(settings).chunks(args.hours * HOUR_US), horizon, late)
         write_jsonl(folder / "events", chunks, seed=args.seed)
-        for mode in args.modes:
+        for mode in args.methods:
             rows[mode] = run(mode, folder / "events", folder / mode)
             print(f"{mode}: {json.dumps(rows[mode])}", file=sys.stderr, flush=True)
     shares = gains(rows)

@@ -244,6 +244,13 @@ def _learning(config: Config) -> Iterator[str]:
         yield f"learning.ensemble.members: {config.learning.ensemble.members} of {network!r}; own networks have 1"
     if config.learning.optimizer == "ftrl" and network != "logistic":
         yield f"learning.optimizer: ftrl forgets a network's first weights; use logistic, or not {network!r} with ftrl"
+    learning = config.learning
+    if learning.optimizer == "ftrl" and learning.warm_restart.boost > 1:
+        yield f"learning.warm_restart.boost: {learning.warm_restart.boost:g}, but ftrl's weights know no step; use 1"
+    if learning.optimizer == "ftrl" and learning.table_optimizer is not None:
+        yield f"learning.table_optimizer: {learning.table_optimizer}, but ftrl is for all weights; use null"
+    if learning.negative_share < 1 and config.labels.mode in ("duplicate", "fnc"):
+        yield f"learning.negative_share: {learning.negative_share:g}, but {config.labels.mode} learns every negative"
     yield from _slices(config)
     span = config.judging.span
     for key, value in (("start", span.start), ("end", span.end)):

@@ -16,8 +16,9 @@ from stream_learner.changes import Changed, RowSet, differing
 from stream_learner.errors import LearningError
 from stream_learner.events import ExampleBatch
 from stream_learner.learning.bins import Bins
+from stream_learner.learning.calibration import Shift
 from stream_learner.learning.delay_heads import DelayHeads
-from stream_learner.learning.delayed import Early, Lessons
+from stream_learner.learning.delayed import POSITIVE, Early, Lessons
 from stream_learner.learning.encoder import CLIP
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, rows_of
@@ -29,6 +30,7 @@ from stream_learner.settings import Config
 
 CATCH_UP_STAGE = 32
 _CATCH_UP_STEP = 1 << 32  # number of the first step of a restart in its slide: beyond those of learning
+THIN_STAGE = 33
 BLANK_STAGE = 31  # stage constant of the seeds, so that no two stages share a random stream
 _CHECKED_ROWS = 65_536  # rows looked at at once: a few MB
 _HINTS = 5  # columns named in the message of a failed step
@@ -61,6 +63,8 @@ class Learner:
         self._trainer = Trainer(self.candidate, config.learning, config.labels.mode, self._heads)
         self._table_names = {f"table/{name}" for name in self.candidate.tables}
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
+        self._boosted_at: int | None = None  # rows learned when the rates were last raised
+        self._shift = Shift(rows) if (rows := config.learning.calibration_rows) else None
         self._blanked = [
             indices
             for group, indices in features.groups().items()
@@ -89,6 +93,15 @@ class Learner:
             return np.full(len(batch), np.nan, np.float32)
         return self.previous.score(*self._inputs(batch), batch.time)
 
+    def look_back(self, matured: ExampleBatch, slide_end: int, *, drifted: bool) -> None:
+        """What a slide's matured examples tell of the scores they got as they arrived: how far to shift those to come,
+        and whether the relation is another one now (`drifted`), so that rates are raised; where configured."""
+        if drifted:
+            self._boosted_at = self._learned_rows
+        if self._shift is not None and self.candidate.shift is not None:
+            self._shift.learn(matured.logit_candidate, matured.label, matured.time, slide_end)
+            self.candidate.shift.assign(self._shift.now)
+
     def learn(self, matured: ExampleBatch, replay: Replay, slide: int, early: Early | None = None) -> Learned:
         """Fine-tunes the candidate on a slide's matured examples and on what is told `early`, in order, mixed with
         draws from `replay`.
@@ -102,9 +115,10 @@ class Learner:
         if early is not None:
             lessons = lessons.followed_by(early.lessons)
         self._take_in(lessons)
-        if not self.has_learned and len(matured):
-            positives = float(matured.label.sum())
-            self.candidate.offset.assign(math.log((positives + 0.5) / (len(matured) - positives + 0.5)))
+        thinned, lessons = self._thinned(matured, slide), self._thinned_lessons(lessons, slide)
+        if not self.has_learned and len(thinned):
+            positives = float(thinned.label.sum())
+            self.candidate.offset.assign(math.log((positives + 0.5) / (len(thinned) - positives + 0.5)))
         blanks = np.random.default_rng([self._config.seed, BLANK_STAGE, slide])
         finished = matured if early is None else ExampleBatch.concat([matured, early.finished])
         if self._heads is not None and early is not None:
@@ -116,8 +130,30 @@ class Learner:
             loss = self._step(batch, blanks, slide, steps)
             rows, replayed, steps = rows + len(fresh), replayed + len(batch) - len(fresh), steps + 1
             total += loss * len(batch)
-        replay.add(finished, slide)
+        replay.add(self._thinned(finished, slide), slide)
         return Learned(rows, replayed, steps, total / (rows + replayed) if steps else float("nan"))
+
+    def _thinned_lessons(self, lessons: Lessons, slide: int) -> Lessons:
+        negative = lessons.targets[:, POSITIVE] == 0
+        return lessons.take(self._kept(negative, slide, 0)) if self._config.learning.negative_share < 1 else lessons
+
+    def _thinned(self, examples: ExampleBatch, slide: int) -> ExampleBatch:
+        if self._config.learning.negative_share == 1:
+            return examples
+        return examples.take(self._kept(examples.label == 0, slide, 1))
+
+    def _kept(self, negative: NDArray[np.bool_], slide: int, draw: int) -> NDArray[np.bool_]:
+        """All but those negatives that are left out (He et al.: ADKDD 2014, section 6.2), [n]."""
+        random = np.random.default_rng([self._config.seed, THIN_STAGE, slide, draw])
+        return ~negative | (random.random(len(negative)) < self._config.learning.negative_share)
+
+    def _boost(self) -> float:
+        """What steps are multiplied by: raised at a drift, halved again and again since."""
+        settings = self._config.learning.warm_restart
+        if self._boosted_at is None or settings.boost == 1:
+            return 1.0
+        passed = (self._learned_rows - self._boosted_at) / settings.half_life
+        return float(1 + (settings.boost - 1) * 0.5**passed)
 
     def _take_in(self, lessons: Lessons) -> None:
         """Normalisation, bins and exact ids, before anything is learned."""
@@ -154,6 +190,8 @@ class Learner:
         """The candidate goes on from the champion: its weights, fresh optimizer slots, then `steps` steps on batches
         drawn from `replay`. Returns the rows replayed."""
         self.candidate.assign(self.champion.values())
+        if self._shift is not None and self.candidate.shift is not None:
+            self.candidate.shift.assign(self._shift.now)
         self._trainer.forget()
         for name, moved in self._trainer.moved.items():
             moved.restarted(self.candidate.tables[name].shape[0])
@@ -262,6 +300,9 @@ class Learner:
         self._normaliser.restore(state["normaliser"])
         self._bins.restore(state["bins"])
         self._learned_rows = int(state["learned_rows"])
+        self._boosted_at = state["boosted_at"]
+        if self._shift is not None:
+            self._shift.restore(state["shift"])
         for name, moved in self._trainer.moved.items():
             table, champion = state["candidate"][f"table/{name}"], self.champion.tables[name].numpy()
             moved.captured()
@@ -277,6 +318,8 @@ class Learner:
             "normaliser": self._normaliser.capture(),
             "bins": self._bins.capture(),
             "learned_rows": self._learned_rows,
+            "boosted_at": self._boosted_at,
+            **({} if self._shift is None else {"shift": self._shift.capture()}),
             "moved": {name: moved.ever.packed() for name, moved in self._trainer.moved.items()},
         }
 
@@ -306,6 +349,7 @@ class Learner:
             blank = blanks.random((len(batch), len(self._blanked))) < self._config.learning.blank_rate
             for group, indices in enumerate(self._blanked):
                 numbers[np.flatnonzero(blank[:, group])[:, None], indices] = np.nan
+        self._trainer.boost(self._boost())
         loss, taken = self._trainer.step(ids, numbers, batch.time, lessons.targets)
         if not taken:
             raise LearningError(

@@ -7,7 +7,16 @@ model, so a snapshot made under other values is refused) unless marked `operatio
 from stream_learner.settings.base import Duration, Secret, Section
 from stream_learner.settings.gate import Canary, Gate, SliceFloor
 from stream_learner.settings.judging import NOVELTY, Drift, Judging, JudgingSpan, Quarantine
-from stream_learner.settings.learning import Encoding, Ensemble, Features, IdFeature, Learning, NumericFeature, Replay
+from stream_learner.settings.learning import (
+    Encoding,
+    Ensemble,
+    Features,
+    IdFeature,
+    Learning,
+    NumericFeature,
+    Replay,
+    WarmRestart,
+)
 from stream_learner.settings.operating import (
     Announce,
     Checkpoints,
@@ -89,5 +98,6 @@ __all__ = [
     "Source",
     "Storage",
     "Topic",
+    "WarmRestart",
     "Within",
 ]
