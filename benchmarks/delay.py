@@ -4,8 +4,8 @@
 
 The worker itself (`stream-learner backtest`, benchmarks/configs/delay.yaml) runs once for every `labels.mode`. Clicks
 are scored as they arrive, before anything is learned of them, and judged by the labels they mature with. `oracle` is
-told every label with its click; "shifted" adds `learning.calibration_rows`. R is the share of what the oracle gains over `duplicate` that a mode gains:
-(mode - duplicate) / (oracle - duplicate), for log loss and AUC.
+told every label with its click; "shifted" adds `learning.calibration_rows`. R is the share of what the oracle gains
+over `duplicate` that a method gains: (method - duplicate) / (oracle - duplicate), for log loss and AUC.
 """
 
 from __future__ import annotations
