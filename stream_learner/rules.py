@@ -150,6 +150,12 @@ def _aggregates(config: Config) -> Iterator[str]:
     yield from _between("distinct", aggregates.distinct, aggregates.keys)
     yield from _between("shares", aggregates.shares, aggregates.keys)
     yield from _between("ranks", aggregates.ranks, aggregates.keys)
+    for near in aggregates.neighbours:
+        for name in (near.key, near.of):
+            if name not in known:
+                yield f"aggregates.neighbours: {name!r} is no id; known: {', '.join(sorted(known))}"
+        if near.key == near.of:
+            yield f"aggregates.neighbours: {near.key} of itself; `of` is what its labels are on"
     for entry in config.export.aggregates:
         if entry not in aggregates.keys:
             yield f"export.aggregates: {entry!r} is not in aggregates.keys ({', '.join(aggregates.keys)})"

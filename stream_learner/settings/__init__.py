@@ -48,6 +48,7 @@ from stream_learner.settings.windows import (
     Examples,
     LabelMode,
     Labels,
+    Neighbours,
     Slides,
     Within,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "Labels",
     "Learning",
     "Lease",
+    "Neighbours",
     "NumericFeature",
     "Observing",
     "Privacy",
