@@ -112,11 +112,11 @@ class Decisions:
         self._means.published(slide_end, True)
         return version
 
-    def after_outage(self, slide: Slide, matured: Matured) -> Matured:
-        """Slides were found broken, and what was told early of their examples cannot be trusted: the candidate goes on
-        from the champion. What is told of clicks that the champion was told nothing of waits: it is left out."""
+    def after_outage(self, slide: Slide, matured: Matured, broken: int) -> Matured:
+        """Where slides were found broken, what was told early of their examples cannot be trusted: the candidate goes
+        on from the champion. What is told of clicks that the champion was told nothing of waits: it is left out."""
         since = self._judge.gate.published_at
-        if since is None or matured.told is None:
+        if not broken or since is None or matured.told is None:
             return matured
         replayed = self._restart(slide, since)
         line = {"kind": "outage", "slide": slide.number, "slide_end": slide.end, "action": "restart_from_champion"}

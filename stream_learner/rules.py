@@ -150,6 +150,12 @@ def _aggregates(config: Config) -> Iterator[str]:
     yield from _between("distinct", aggregates.distinct, aggregates.keys)
     yield from _between("shares", aggregates.shares, aggregates.keys)
     yield from _between("ranks", aggregates.ranks, aggregates.keys)
+    for near in aggregates.neighbours:
+        for name in (near.key, near.of):
+            if name not in known:
+                yield f"aggregates.neighbours: {name!r} is no id; known: {', '.join(sorted(known))}"
+        if near.key == near.of:
+            yield f"aggregates.neighbours: {near.key} of itself; `of` is what its labels are on"
     for entry in config.export.aggregates:
         if entry not in aggregates.keys:
             yield f"export.aggregates: {entry!r} is not in aggregates.keys ({', '.join(aggregates.keys)})"
@@ -245,6 +251,13 @@ def _learning(config: Config) -> Iterator[str]:
     if config.learning.optimizer == "ftrl" and network != "logistic":
         yield f"learning.optimizer: ftrl forgets a network's first weights; use logistic, or not {network!r} with ftrl"
     yield from _replay(config)
+    learning = config.learning
+    if learning.optimizer == "ftrl" and learning.warm_restart.boost > 1:
+        yield f"learning.warm_restart.boost: {learning.warm_restart.boost:g}, but ftrl's weights know no step; use 1"
+    if learning.optimizer == "ftrl" and learning.table_optimizer is not None:
+        yield f"learning.table_optimizer: {learning.table_optimizer}, but ftrl is for all weights; use null"
+    if learning.negative_share < 1 and config.labels.mode in ("duplicate", "fnc"):
+        yield f"learning.negative_share: {learning.negative_share:g}, but {config.labels.mode} learns every negative"
     yield from _slices(config)
     span = config.judging.span
     for key, value in (("start", span.start), ("end", span.end)):

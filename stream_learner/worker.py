@@ -228,12 +228,10 @@ class Worker:
                 self.judge.arrived(examples, slide)
                 self.judge.canary.arrived(examples.logit_champion, self.learner.score_previous(examples))
         with self._stage("attribution"):
-            tell = whole and self.learner.has_learned
-            came = self.attribution.step(events, rows, examples, slide.end, early=tell)
+            came = self.attribution.step(events, rows, examples, slide.end, early=whole and self.learner.has_learned)
             self.tally.joined(len(rows), *came.counts())
             matured, requeued = self.quarantine.sort_out(came, slide)
-            if self.quarantine.found > found:
-                matured = self.decisions.after_outage(slide, matured)
+            matured = self.decisions.after_outage(slide, matured, self.quarantine.found - found)
             self.aggregates.take_in_labels(ExampleBatch.concat([*requeued, matured.examples]), slide.end)
         with self._stage("judge"):
             candidate = self.scoring.candidate_at_maturity(matured.examples)
@@ -245,6 +243,7 @@ class Worker:
                 lambda: self.scores.line(slide.number, slide.end, candidate, champion, labels), "scores.jsonl"
             )
         with self._stage("learn"):
+            self.learner.look_back(matured.examples, slide.end, drifted=self.judge.relation_moved)
             fresh, early = to_learn(matured, requeued, self.config.labels)
             learned = self.learner.learn(fresh, self.replay, slide.number, early)
         self._last_end = slide.end

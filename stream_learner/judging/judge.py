@@ -56,6 +56,7 @@ class Judge:
         self.drift = DriftWatch(columns, config.drift, config.seed)
         self.gate = Gate(config.gate)
         self._early = config.labels.early
+        self.relation_moved = False  # whether the last slide's labels told so of the champion
         self._floored = sorted(config.gate.slices)
         self.canary = Canary(config.canary)
         self._ranked = config.gate.min_auc is not None
@@ -93,7 +94,9 @@ class Judge:
             self.gate.observe(candidate[fair], champion[fair], examples.label[fair], slide.end, floors)
         self.baselines.update(examples.ids, examples.label)
         span = slide.start, slide.end
-        for finding in self.drift.matured(examples, matured.delays(), champion, slide.number, span):
+        findings = self.drift.matured(examples, matured.delays(), champion, slide.number, span)
+        self.relation_moved = any(finding.kind == "relation" for finding in findings)
+        for finding in findings:
             log.warning("slide %d: %s", slide.number, finding)
         if len(examples):
             self._sample = examples.take(slice(-_SAMPLE, None))

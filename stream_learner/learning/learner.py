@@ -17,8 +17,9 @@ from stream_learner.errors import LearningError
 from stream_learner.events import ExampleBatch
 from stream_learner.learning.batches import batches
 from stream_learner.learning.bins import Bins
+from stream_learner.learning.calibration import Shift
 from stream_learner.learning.delay_heads import DelayHeads
-from stream_learner.learning.delayed import Early, Lessons
+from stream_learner.learning.delayed import POSITIVE, Early, Lessons
 from stream_learner.learning.encoder import CLIP
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, rows_of
@@ -30,6 +31,7 @@ from stream_learner.settings import Config
 
 CATCH_UP_STAGE = 32
 _CATCH_UP_STEP = 1 << 32  # number of the first step of a restart in its slide: beyond those of learning
+THIN_STAGE = 34
 BLANK_STAGE = 31  # stage constant of the seeds, so that no two stages share a random stream
 _CHECKED_ROWS = 65_536  # rows looked at at once: a few MB
 _HINTS = 5  # columns named in the message of a failed step
@@ -66,6 +68,8 @@ class Learner:
         self._table_names = {f"table/{name}" for name in self.candidate.tables}
         self._prepared: tuple[Any, Any, NDArray[np.int64], NDArray[np.float32]] | None = None
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
+        self._boosted_at: int | None = None  # rows learned when the rates were last raised
+        self._shift = Shift(rows) if (rows := config.learning.calibration_rows) else None
         self._blanked = [
             indices
             for group, indices in features.groups().items()
@@ -100,6 +104,15 @@ class Learner:
             return np.full(len(batch), np.nan, np.float32)
         return self.previous.score(*self._inputs(batch), batch.time)
 
+    def look_back(self, matured: ExampleBatch, slide_end: int, *, drifted: bool) -> None:
+        """What a slide's matured examples tell of the scores they got as they arrived: how far to shift those to come,
+        and whether the relation is another one now (`drifted`), so that rates are raised; where configured."""
+        if drifted:
+            self._boosted_at = self._learned_rows
+        if self._shift is not None and self.candidate.shift is not None:
+            self._shift.learn(matured.logit_candidate, matured.label, matured.time, slide_end)
+            self.candidate.shift.assign(self._shift.now)
+
     def learn(self, matured: ExampleBatch, replay: Replay, slide: int, early: Early | None = None) -> Learned:
         """Fine-tunes the candidate on a slide's matured examples and on what is told `early`, in order, mixed with
         draws from `replay`.
@@ -113,29 +126,52 @@ class Learner:
         if early is not None:
             lessons = lessons.followed_by(early.lessons)
         self._take_in(lessons)
+        logits = np.full((len(lessons), self._config.learning.ensemble.members), np.nan, np.float32)
+        told = np.flatnonzero(self._kept(lessons.targets[:, POSITIVE] == 0, slide, 0))
+        lessons = lessons.take(told) if len(told) < len(lessons) else lessons
         if not self.has_learned and len(matured):
-            positives = float(matured.label.sum())
-            self.candidate.offset.assign(math.log((positives + 0.5) / (len(matured) - positives + 0.5)))
+            self._begin(matured.label[self._kept(matured.label == 0, slide, 1)])
         blanks = np.random.default_rng([self._config.seed, BLANK_STAGE, slide])
         finished = matured if early is None else ExampleBatch.concat([matured, early.finished])
         if self._heads is not None and early is not None:
             self._heads.learn(*self._inputs(finished), finished.time, finished.label, early.in_time)
         plan = batches(lessons.examples.time, self._learned_rows, self._config, slide, replay=len(replay) > 0)
-        logits = np.full((len(lessons), self._config.learning.ensemble.members), np.nan, np.float32)
         total = 0.0
         for step, (rows, wanted) in enumerate(zip(plan.fresh, plan.replayed, strict=True)):
             drawn = replay.draw(wanted, slide, step) if wanted else None
             loss, before = self._step(lessons.take(rows), drawn, blanks, slide, step)
             total += loss * (len(rows) + wanted)
-            logits[rows] = before[: len(rows)]
+            logits[told[rows]] = before[: len(rows)]
             if drawn is not None:
                 replay.learned(drawn, before[len(rows) :])
         self._learned_rows += plan.rows
         unseen = np.full((len(finished) - len(matured), logits.shape[1]), np.nan, np.float32)
-        replay.add(finished, slide, np.concatenate([logits[: len(matured)], unseen]))
+        kept = np.flatnonzero(self._kept(finished.label == 0, slide, 1))
+        replay.add(finished.take(kept), slide, np.concatenate([logits[: len(matured)], unseen])[kept])
         replayed, steps = sum(plan.replayed), len(plan.fresh)
         mean_loss = total / (plan.rows + replayed) if steps else float("nan")
         return Learned(plan.rows, replayed, steps, mean_loss, plan.skipped_fresh, plan.skipped_replay)
+
+    def _begin(self, labels: NDArray[np.float32]) -> None:
+        """The first examples' log-odds are what an untaught model says, [n]."""
+        positives = float(labels.sum())
+        self.candidate.offset.assign(math.log((positives + 0.5) / (len(labels) - positives + 0.5)))
+
+    def _kept(self, negative: NDArray[np.bool_], slide: int, draw: int) -> NDArray[np.bool_]:
+        """All but those negatives that are left out (He et al.: ADKDD 2014, section 6.2), [n]."""
+        share = self._config.learning.negative_share
+        if share == 1:
+            return np.ones(len(negative), bool)
+        random = np.random.default_rng([self._config.seed, THIN_STAGE, slide, draw])
+        return ~negative | (random.random(len(negative)) < share)
+
+    def _boost(self) -> float:
+        """What steps are multiplied by: raised at a drift, halved again and again since."""
+        settings = self._config.learning.warm_restart
+        if self._boosted_at is None or settings.boost == 1:
+            return 1.0
+        passed = (self._learned_rows - self._boosted_at) / settings.half_life
+        return float(1 + (settings.boost - 1) * 0.5**passed)
 
     def _take_in(self, lessons: Lessons) -> None:
         """Normalisation, bins and exact ids, before anything is learned."""
@@ -182,6 +218,8 @@ class Learner:
         """The candidate goes on from the champion: its weights, fresh optimizer slots, then `steps` steps on batches
         drawn from `replay`. Returns the rows replayed."""
         self.candidate.assign(self.champion.values())
+        if self._shift is not None and self.candidate.shift is not None:
+            self.candidate.shift.assign(self._shift.now)
         self._trainer.forget()
         for name, moved in self._trainer.moved.items():
             moved.restarted(self.candidate.tables[name].shape[0])
@@ -297,6 +335,9 @@ class Learner:
         self._normaliser.restore(state["normaliser"])
         self._bins.restore(state["bins"])
         self._learned_rows = int(state["learned_rows"])
+        self._boosted_at = state["boosted_at"]
+        if self._shift is not None:
+            self._shift.restore(state["shift"])
         for name, moved in self._trainer.moved.items():
             table, champion = state["candidate"][f"table/{name}"], self.champion.tables[name].numpy()
             moved.captured()
@@ -316,6 +357,8 @@ class Learner:
             "normaliser": self._normaliser.capture(),
             "bins": self._bins.capture(),
             "learned_rows": self._learned_rows,
+            "boosted_at": self._boosted_at,
+            **({} if self._shift is None else {"shift": self._shift.capture()}),
             "moved": {name: moved.ever.packed() for name, moved in self._trainer.moved.items()},
         }
 
@@ -341,6 +384,7 @@ class Learner:
             for group, indices in enumerate(self._blanked):
                 scaled[np.flatnonzero(blank[:, group])[:, None], indices] = np.nan
         self._prepared = None  # blanked in place, and never asked for again
+        self._trainer.boost(self._boost())
         weights, held = self._wanted(0 if fresh is None else len(fresh), drawn)
         taken = self._trainer.step(ids, scaled, batch.time, lessons.targets, weights, held)
         if not taken.sound:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -26,13 +27,14 @@ class ConversionModel:
 
     `variables`: name -> tf.Variable, everything a version holds: `table/<id>`, `network/<nnn>_<name>`,
     `normaliser/...`, `exact/<id>/...`, `offset` (log-odds of the first examples learned, added to every logit: a rare
-    positive is rare from the start). `random_state`: name -> tf.Variable, what the network's dropout draws from.
-    The names depend on nothing but the config.
+    positive is rare from the start), `shift` (where scores are calibrated, added to them). `random_state`: name ->
+    tf.Variable, what the network's dropout draws from. The names depend on nothing but the config.
     """
 
     def __init__(self, config: Config, features: FeatureSchema) -> None:
         self.features = features
         self._label_mode = config.labels.mode
+        self._thinning = math.log(config.learning.negative_share)  # log-odds that thinned negatives add
         self.encoder = Encoder(features)
         self.tables: dict[str, Any] = {
             column.name: tf.Variable(first_vectors(column, config.seed, index), name=f"table_{column.name}")
@@ -41,11 +43,13 @@ class ConversionModel:
         dims = {column.name: column.dim for column in features.ids}
         self.network = build_network(config.learning, dims, features.dense_owners(), config.seed)
         self.offset = tf.Variable(0.0, trainable=False, name="offset")
+        self.shift = tf.Variable(0.0, trainable=False, name="shift") if config.learning.calibration_rows else None
         weights = {id(weight) for weight in self.network.weights}
         named = {f"network/{i:03d}_{v.name}": v for i, v in enumerate(self.network.variables)}
         self.variables: dict[str, Any] = {
             **self.encoder.variables,
             "offset": self.offset,
+            **({} if self.shift is None else {"shift": self.shift}),
             **{f"table/{name}": table for name, table in self.tables.items()},
             **{name: v.value for name, v in named.items() if id(v) in weights},
         }
@@ -66,7 +70,8 @@ class ConversionModel:
 
     def served(self, by_member: Tensor) -> Tensor:
         """What a network says, [B, members], as the score of the label's probability, [B]."""
-        return served(self._label_mode, combined(by_member + self.offset))
+        logits = served(self._label_mode, combined(by_member + self.offset)) + self._thinning
+        return logits if self.shift is None else logits + self.shift
 
     def score(
         self, ids: NDArray[np.int64], scaled: NDArray[np.float32], time: NDArray[np.int64]

@@ -15,7 +15,14 @@ from stream_learner.learning.delayed import counts, log_losses
 from stream_learner.learning.encoder import Tensor
 from stream_learner.learning.model import ConversionModel, by_member, combined, input_signature
 from stream_learner.learning.moved import MovedRows
-from stream_learner.learning.optimizers import forget, make_slots, optimizer, step_dense, step_rows
+from stream_learner.learning.optimizers import (
+    forget,
+    make_slots,
+    optimizer,
+    step_dense,
+    step_rows,
+    table_optimizer,
+)
 from stream_learner.settings import LabelMode, Learning
 
 
@@ -31,7 +38,9 @@ class Step:
 class Trainer:
     """The optimizers of a model and their slots.
 
-    `variables`: name -> tf.Variable: `slot/<weight>/<slot>` and `optimizer/count`, the number of steps taken.
+    `variables`: name -> tf.Variable: `slot/<weight>/<slot>` and `optimizer/count`, the number of steps taken; with
+    `learning.averaging` also `raw/<weight>`, what is stepped, for the model's own weights are then the averages; with
+    `learning.warm_restart` also `optimizer/boost`, what steps are multiplied by.
     `moved`: table -> the rows that steps have moved.
     """
 
@@ -50,12 +59,16 @@ class Trainer:
         self._mode, self._heads = mode, heads
         self._alpha = alpha
         self._l2 = learning.l2 if learning.optimizer in ("adagrad", "adam") else 0.0  # the others take it themselves
-        self._weights = [weight.value for weight in model.network.trainable_variables]
+        self._averages = [weight.value for weight in model.network.trainable_variables]
+        self._averaging = learning.averaging
+        raw = [tf.Variable(weight.numpy(), trainable=False) for weight in self._averages] if learning.averaging else []
+        self._weights = raw or self._averages
+        self._boost = tf.Variable(1.0, trainable=False) if learning.warm_restart.boost > 1 else None
         # Biases and scales do not decay: they would only be pulled off the base rate.
         self._decays = [_decays(weight) for weight in model.network.trainable_variables]
         rate = learning.learning_rate
         self._dense_rules = [optimizer(learning, rate, decays=decays) for decays in self._decays]
-        self._table_rule = optimizer(learning, learning.table_learning_rate or rate)
+        self._table_rule = table_optimizer(learning)
         self._state = [weight.value for weight in model.network.non_trainable_variables]
         self._dense_slots = [make_slots(*pair) for pair in zip(self._dense_rules, self._weights, strict=True)]
         self._table_slots = {name: make_slots(self._table_rule, table) for name, table in model.tables.items()}
@@ -95,9 +108,17 @@ class Trainer:
                 moved.step(rows[name].numpy())
         return Step(float(loss.numpy()), bool(sound), logits.numpy())
 
+    def boost(self, times: float) -> None:
+        """What the coming steps are multiplied by, where that is configured."""
+        if self._boost is not None:
+            self._boost.assign(times)
+
     def forget(self) -> None:
         """Every slot without memory of any step, the weights as they are."""
         self._count.assign(0)
+        if self._averaging:
+            for weight, average in zip(self._weights, self._averages, strict=True):
+                weight.assign(average)
         for rule, weight, slots in zip(self._dense_rules, self._weights, self._dense_slots, strict=True):
             forget(rule, weight, slots)
         for name, slots in self._table_slots.items():
@@ -171,21 +192,36 @@ class Trainer:
         state: list[Tensor],
     ) -> Tensor:
         count = self._count.assign_add(1)
+        boost = None if self._boost is None else self._boost.read_value()
         for name, table in self._model.tables.items():
-            step_rows(self._table_rule, table, self._table_slots[name], rows[name], by_row[name], count)
+            step_rows(self._table_rule, table, self._table_slots[name], rows[name], by_row[name], count, boost)
         for rule, variable, slots, value, gradient, decays in zip(
             self._dense_rules, self._weights, self._dense_slots, weights, by_weight, self._decays, strict=True
         ):
-            step_dense(rule, variable, slots, gradient + self._l2 * value if decays else gradient, count)
+            step_dense(rule, variable, slots, gradient + self._l2 * value if decays else gradient, count, boost)
+        if self._averaging:
+            self._average(count)
         for variable, value in zip(self._state, state, strict=True):
             variable.assign(value)
         return tf.constant(True)
 
+    def _average(self, count: Tensor) -> None:
+        """Takes the stepped weights into their averages, the first ones faster (Polyak, Juditsky: SIAM 1992)."""
+        steps = tf.cast(count, tf.float32)
+        kept = tf.minimum(self._averaging, (1 + steps) / (10 + steps))
+        for average, weight in zip(self._averages, self._weights, strict=True):
+            average.assign(average + (1 - kept) * (weight - average))
+
     def _named(self) -> dict[str, Any]:
         names = {id(variable): name for name, variable in self._model.variables.items()}
-        slots = list(zip(self._weights, self._dense_slots, strict=True))
+        slots = list(zip(self._averages, self._dense_slots, strict=True))
         slots += [(self._model.tables[name], slot) for name, slot in self._table_slots.items()]
         named = {f"slot/{names[id(weight)]}/{name}": slot for weight, held in slots for name, slot in held.items()}
+        if self._averaging:
+            pairs = zip(self._averages, self._weights, strict=True)
+            named |= {f"raw/{names[id(average)]}": weight for average, weight in pairs}
+        if self._boost is not None:
+            named["optimizer/boost"] = self._boost
         return {**named, "optimizer/count": self._count}
 
 

@@ -7,7 +7,16 @@ model, so a snapshot made under other values is refused) unless marked `operatio
 from stream_learner.settings.base import Duration, Secret, Section
 from stream_learner.settings.gate import Canary, Gate, SliceFloor
 from stream_learner.settings.judging import NOVELTY, Drift, Judging, JudgingSpan, Quarantine
-from stream_learner.settings.learning import Encoding, Ensemble, Features, IdFeature, Learning, NumericFeature, Replay
+from stream_learner.settings.learning import (
+    Encoding,
+    Ensemble,
+    Features,
+    IdFeature,
+    Learning,
+    NumericFeature,
+    Replay,
+    WarmRestart,
+)
 from stream_learner.settings.operating import (
     Announce,
     Checkpoints,
@@ -39,6 +48,7 @@ from stream_learner.settings.windows import (
     Examples,
     LabelMode,
     Labels,
+    Neighbours,
     Slides,
     Within,
 )
@@ -75,6 +85,7 @@ __all__ = [
     "Labels",
     "Learning",
     "Lease",
+    "Neighbours",
     "NumericFeature",
     "Observing",
     "Privacy",
@@ -89,5 +100,6 @@ __all__ = [
     "Source",
     "Storage",
     "Topic",
+    "WarmRestart",
     "Within",
 ]

@@ -50,6 +50,16 @@ class Within(Section, frozen=True):
     of: Annotated[str, Meta(description="what it is paired with; the pair must be among `aggregates.keys`")]
 
 
+class Neighbours(Section, frozen=True):
+    key: Annotated[str, Meta(description="whose labels vote: user, item or a categorical feature")] = "user"
+    of: Annotated[str, Meta(description="what they are votes on")] = "item"
+    items: Annotated[
+        int,
+        Meta(description="different `of` that take part, first come; 8 bytes for every two of them", ge=2, le=32768),
+    ] = 2048
+    recent: Annotated[int, Meta(description="labels remembered per `key`", ge=1, le=4096)] = 200
+
+
 Between = Distinct | Within
 
 AsOf = Literal["event", "slide_start", "slide_end"]
@@ -86,6 +96,10 @@ class Aggregates(Section, frozen=True):
     ranks: Annotated[
         list[Within],
         Meta(description="the pair's rank by decayed count among the key's 32 most recent pairs, per half-life"),
+    ] = msgspec.field(default_factory=list)
+    neighbours: Annotated[
+        list[Neighbours],
+        Meta(description="what the key's matured labels on things like this one say of it (collaborative filtering)"),
     ] = msgspec.field(default_factory=list)
     recency: Annotated[bool, Meta(description="seconds since the key's last event of each counted type")] = True
     distinct: Annotated[list[Distinct], Meta(description="distinct counts per window, from pairs already kept")] = (
