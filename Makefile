@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-drift bench-judging bench-gate bench-quality bench-restart faults fuzz lock clean soak bench-snapshots
+.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-drift bench-judging bench-gate bench-replay bench-quality bench-restart faults fuzz lock clean soak bench-snapshots
 
 KILLS ?= 20
 SEED ?= 7
@@ -69,6 +69,10 @@ bench-quality: bench-setup
 # False publishing under continuous looks, and what it takes to find a real gain.
 bench-gate: setup
 	$(BIN)/python -m benchmarks.gate $(if $(OUT),--out $(OUT))
+
+# Replay policies against none: a season that comes back, Tmall, the cost of a draw.
+bench-replay: setup
+	$(BIN)/python -m benchmarks.replay --data $(DATA) --seeds $(SEEDS) $(if $(OUT),--out $(OUT))
 
 # From SIGKILL to learning again, against the size of an embedding table.
 bench-restart: setup

@@ -193,6 +193,7 @@ def _features(config: Config) -> Iterator[str]:
     for name in config.features.ids:
         if name not in known:
             yield f"features.ids.{name}: no such id; known: {', '.join(sorted(known))}"
+    yield from _id_tables(config)
     numeric = {name for topic in config.topics.values() for name in topic.numeric}
     for name in config.features.numeric or {}:
         if name not in numeric:
@@ -209,6 +210,15 @@ def _features(config: Config) -> Iterator[str]:
                 yield f"{path}: {pattern!r} is not a regular expression: {error}"
     if not (config.features.ids or numeric or config.aggregates.keys or config.features.hour_of_day):
         yield "features: nothing for the model to see; name ids, numeric features or aggregates"
+
+
+def _id_tables(config: Config) -> Iterator[str]:
+    for name, feature in config.features.ids.items():
+        for key, value, off in (("admit_after", feature.admit_after, 1), ("expire_after", feature.expire_after, None)):
+            if feature.table == "hashed" and value != off:
+                yield f"features.ids.{name}.{key}: {value}, but a hashed table knows no ids; use table: exact"
+        if feature.expire_after == 0:
+            yield f"features.ids.{name}.expire_after: 0s; must be longer than 0"
 
 
 _NETWORKS = ("logistic", "mlp", "wide_deep", "dcn_v2", "deepfm")

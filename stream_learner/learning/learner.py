@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,10 +19,10 @@ from stream_learner.learning.batches import batches
 from stream_learner.learning.bins import Bins
 from stream_learner.learning.encoder import CLIP
 from stream_learner.learning.features import FeatureSchema
+from stream_learner.learning.id_tables import IdTable, IdTables
 from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, rows_of
 from stream_learner.learning.normaliser import Normaliser
 from stream_learner.learning.replay import Drawn, Replay
-from stream_learner.learning.tables import ids_held
 from stream_learner.learning.training import Trainer
 from stream_learner.settings import Config
 
@@ -60,6 +61,7 @@ class Learner:
         self._trainer = Trainer(
             self.candidate, config.learning, alpha=config.replay.alpha if config.replay.policy == "dark" else 0.0
         )
+        self._ids = IdTables(self.candidate.encoder, self._trainer, config.seed)
         self._table_names = {f"table/{name}" for name in self.candidate.tables}
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
         self._blanked = [
@@ -103,7 +105,7 @@ class Learner:
         self.candidate.encoder.deviation.assign(self._normaliser.deviation())
         if self._bins.update(numbers):
             self.candidate.encoder.edges.assign(self._bins.edges)
-        self.candidate.encoder.admit(ids)
+        self._ids.take_in(ids, matured.time, slide)
         if not self.has_learned and len(matured):
             positives = float(matured.label.sum())
             self.candidate.offset.assign(math.log((positives + 0.5) / (len(matured) - positives + 0.5)))
@@ -152,13 +154,13 @@ class Learner:
         self._trainer.forget()
         for name, moved in self._trainer.moved.items():
             moved.restarted(self.candidate.tables[name].shape[0])
+        self._ids.restarted(slide)
         self.candidate.encoder.mean.assign(self._normaliser.mean())
         self.candidate.encoder.deviation.assign(self._normaliser.deviation())
         blanks = np.random.default_rng([self._config.seed, CATCH_UP_STAGE, slide])
         size = min(self._config.learning.batch_size, len(replay))
         for step in range(_CATCH_UP_STEP, _CATCH_UP_STEP + steps if size else 0):
             drawn = replay.draw(size, slide, step)
-            self.candidate.encoder.admit(self._inputs(drawn.examples)[0])
             replay.learned(drawn, self._step(drawn.examples.take(slice(0, 0)), drawn, blanks, slide, step)[1])
         return steps * size
 
@@ -204,16 +206,16 @@ class Learner:
         moved.unchecked.take()
         return True
 
-    def ids_held(self) -> dict[str, int]:
-        """Per id feature with an exact table the ids that have a row; looks at the whole id table."""
-        exact = [column.name for column in self.features.ids if column.table == "exact"]
-        return {name: ids_held(self.candidate.variables[f"exact/{name}/rows"].numpy()) for name in exact}
+    @property
+    def ids(self) -> Mapping[str, IdTable]:
+        """Per id feature with an exact table, who has a row."""
+        return self._ids.tables
 
     def table_fill(self) -> dict[str, float]:
         """Per id feature the share of its table in use: ids held where exact, rows ever learned where hashed."""
         fill = self._trainer.touched()
         rows = {column.name: column.rows for column in self.features.ids}
-        return fill | {name: held / rows[name] for name, held in self.ids_held().items()}
+        return fill | {name: len(table.ids) / rows[name] for name, table in self.ids.items()}
 
     @property
     def retraces(self) -> int:
@@ -256,6 +258,7 @@ class Learner:
             self.previous.assign(state["previous"])
         self._normaliser.restore(state["normaliser"])
         self._bins.restore(state["bins"])
+        self._ids.restore(state["ids"])
         self._learned_rows = int(state["learned_rows"])
         for name, moved in self._trainer.moved.items():
             table, champion = state["candidate"][f"table/{name}"], self.champion.tables[name].numpy()
@@ -271,6 +274,7 @@ class Learner:
             "previous": self.previous.values() if self.previous is not None and self.has_previous else None,
             "normaliser": self._normaliser.capture(),
             "bins": self._bins.capture(),
+            "ids": self._ids.capture(),
             "learned_rows": self._learned_rows,
             "moved": {name: moved.ever.packed() for name, moved in self._trainer.moved.items()},
         }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stream_learner.learning.encoder import Tensor
 from stream_learner.learning.model import ConversionModel, by_member, combined, input_signature
 from stream_learner.learning.moved import MovedRows
-from stream_learner.learning.optimizers import forget, make_slots, optimizer, step_dense, step_rows
+from stream_learner.learning.optimizers import forget, forget_rows, make_slots, optimizer, step_dense, step_rows
 from stream_learner.settings import Learning
 
 
@@ -86,6 +86,13 @@ class Trainer:
             forget(rule, weight, slots)
         for name, slots in self._table_slots.items():
             forget(self._table_rule, self._model.tables[name], slots)
+
+    def renew(self, table: str, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Rows of a table, ascending, begin again with these vectors, [rows, dim], and slots without memory."""
+        variable, slots = self._model.tables[table], self._table_slots[table]
+        variable.scatter_update(tf.IndexedSlices(vectors, rows))
+        forget_rows(self._table_rule, slots, rows, vectors)
+        self.moved[table].step(rows)
 
     def touched(self) -> dict[str, float]:
         """Per table the share of rows that were in any step."""

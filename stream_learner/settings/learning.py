@@ -17,6 +17,17 @@ class IdFeature(Section, frozen=True):
     ] = "hashed"
     rows: Annotated[int, Meta(description="rows of the embedding table", ge=2, le=1_000_000_000)] = 65_536
     dim: Annotated[int, Meta(description="width of the vectors", ge=1, le=1024)] = 8
+    admit_after: Annotated[
+        int, Meta(description="exact: examples learned from in which an id must occur to get a row", ge=1, le=1_000_000)
+    ] = 1
+    expire_after: Annotated[
+        Duration | None,
+        Meta(description="exact: an id in no example for this long gives its row back; null = it keeps it"),
+    ] = None
+    max_waiting: Annotated[
+        int,
+        Meta(description="exact: ids without a row whose sightings are counted; the longest unseen go first", ge=1),
+    ] = 1_000_000
 
 
 Encoding = Literal["log1p_z", "piecewise_linear"]

@@ -19,6 +19,8 @@ from stream_learner.judging.drift_inputs import InputColumns
 from stream_learner.judging.drift_tests import Finding
 from stream_learner.judging.scoreboard import Origin, Scoreboard
 from stream_learner.judging.slices import Slices
+from stream_learner.learning.features import IdColumn
+from stream_learner.learning.id_tables import IdTable
 from stream_learner.learning.learner import Learned
 from stream_learner.learning.replay import Replay
 from stream_learner.observing.metrics import BOUNDS, WorkerMetrics, documented, resident_bytes
@@ -49,6 +51,7 @@ NAMES = [
     "feature_psi",
     "foreign_commits_total",
     "foreign_members",
+    "id_expiries_total",
     "id_table_rows",
     "join_health_ratio",
     "judged_examples",
@@ -83,6 +86,7 @@ NAMES = [
     "unmatched_purchases_total",
     "verdicts_total",
     "version_slide_end_seconds",
+    "waiting_ids",
     "watermark_seconds",
 ]
 
@@ -119,7 +123,7 @@ class Parts:
         self.attribution = Attribution(self.config, schema)
         self.quarantine = Quarantine(self.config, schema, lambda _: None)
         self.replay = Replay(10, 0)
-        self.learner: Any = SimpleNamespace(retraces=0, ids_held=lambda: {"item": 7})
+        self.learner: Any = SimpleNamespace(retraces=0, ids={"item": IdTable(IdColumn("item", 1, "exact", 9, 2))})
         self.identities = None
         self.writer: Any = SimpleNamespace(waiting=1)
         self.judge: Any = SimpleNamespace(
