@@ -90,7 +90,7 @@ def stream(seed: int, phase_h: float = PHASE_H) -> Stream:
         seed=seed, users=500, items=200, conversion=0.2, events_per_hour=5000, new_items_per_hour=0, drift=changes
     )
     events = ShopEvents.concat(list(Shop(settings).chunks(round(len(PHASES) * phase_h * HOUR_US))))
-    clicks, phases = _examples(events), []
+    clicks, phases = labelled_clicks(events), []
     aside = np.random.default_rng([seed, 77]).integers(_ASIDE, size=len(clicks)) == 0
     kept: dict[str, list[ExampleBatch]] = {season: [] for season in SEASONS}
     for phase, season in enumerate(PHASES):
@@ -181,7 +181,7 @@ def _entropy(batch: ExampleBatch) -> float:
     return float(-rate * np.log(rate) - (1 - rate) * np.log(1 - rate))
 
 
-def _examples(events: ShopEvents) -> ExampleBatch:
+def labelled_clicks(events: ShopEvents) -> ExampleBatch:
     """Clicks in the order of their time, labelled by the purchases of their session and item."""
     clicks = events.take(events.kind == CLICK)
     clicks = clicks.take(np.argsort(clicks.time, kind="stable"))

@@ -22,6 +22,7 @@ from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.id_tables import IdTable, IdTables
 from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, rows_of
 from stream_learner.learning.normaliser import Normaliser
+from stream_learner.learning.plasticity import LOOKED_AT, Condition, Plasticity
 from stream_learner.learning.replay import Drawn, Replay
 from stream_learner.learning.training import Trainer
 from stream_learner.settings import Config
@@ -62,6 +63,8 @@ class Learner:
             self.candidate, config.learning, alpha=config.replay.alpha if config.replay.policy == "dark" else 0.0
         )
         self._ids = IdTables(self.candidate.encoder, self._trainer, config.seed)
+        self._plasticity = Plasticity(self.candidate, self._trainer, config)
+        self._looked_at: ExampleBatch | None = None  # the last examples learned, for `condition`
         self._table_names = {f"table/{name}" for name in self.candidate.tables}
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
         self._blanked = [
@@ -115,12 +118,16 @@ class Learner:
         total = 0.0
         for step, (rows, wanted) in enumerate(zip(plan.fresh, plan.replayed, strict=True)):
             drawn = replay.draw(wanted, slide, step) if wanted else None
-            loss, before = self._step(matured.take(rows), drawn, blanks, slide, step)
+            loss, found = self._step(matured.take(rows), drawn, blanks, slide, step)
             total += loss * (len(rows) + wanted)
-            logits[rows] = before[: len(rows)]
+            logits[rows] = found[: len(rows)]
             if drawn is not None:
-                replay.learned(drawn, before[len(rows) :])
-        self._learned_rows += plan.rows
+                replay.learned(drawn, found[len(rows) :])
+        before, self._learned_rows = self._learned_rows, self._learned_rows + plan.rows
+        if len(matured):
+            self._looked_at = matured.take(slice(-LOOKED_AT, None))
+        if self._plasticity.due(before, self._learned_rows):
+            self._plasticity.renew(self._model_inputs(matured.take(slice(-LOOKED_AT, None))), slide)
         replay.add(matured, slide, logits)
         replayed, steps = sum(plan.replayed), len(plan.fresh)
         mean_loss = total / (plan.rows + replayed) if steps else float("nan")
@@ -217,6 +224,10 @@ class Learner:
         rows = {column.name: column.rows for column in self.features.ids}
         return fill | {name: len(table.ids) / rows[name] for name, table in self.ids.items()}
 
+    def condition(self) -> Condition | None:
+        """How able to learn the candidate's network is, on the last examples learned; None before there are any."""
+        return None if self._looked_at is None else self._plasticity.condition(self._model_inputs(self._looked_at))
+
     @property
     def retraces(self) -> int:
         """Graphs built beyond the first of each function; 0 unless something is wrong."""
@@ -281,6 +292,9 @@ class Learner:
 
     def _inputs(self, batch: ExampleBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         return self.features.take_ids(batch.ids), self.features.take_numbers(batch.numbers)
+
+    def _model_inputs(self, batch: ExampleBatch) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+        return *self._inputs(batch), batch.time
 
     def _step(
         self, fresh: ExampleBatch, drawn: Drawn | None, blanks: np.random.Generator, slide: int, step: int

@@ -36,8 +36,8 @@ class ConversionModel:
             column.name: tf.Variable(first_vectors(column, config.seed, index), name=f"table_{column.name}")
             for index, column in enumerate(features.ids)
         }
-        dims = {column.name: column.dim for column in features.ids}
-        self.network = build_network(config.learning, dims, features.dense_owners(), config.seed)
+        self._learning = config.learning
+        self.network = self.new_network(config.seed)
         self.offset = tf.Variable(0.0, trainable=False, name="offset")
         weights = {id(weight) for weight in self.network.weights}
         named = {f"network/{i:03d}_{v.name}": v for i, v in enumerate(self.network.variables)}
@@ -51,15 +51,24 @@ class ConversionModel:
         self.traces: Counter[str] = Counter()
         self._score = tf.function(self._traced_logits, input_signature=input_signature(features), autograph=False)
 
+    def new_network(self, seed: int) -> Any:
+        """A network of this model's shape with first weights by the seed."""
+        dims = {column.name: column.dim for column in self.features.ids}
+        return build_network(self._learning, dims, self.features.dense_owners(), seed)
+
     def logits(self, ids: Tensor, numbers: Tensor, time: Tensor) -> Tensor:
         """The score of every row, float32 [B] log-odds, in the graph.
 
         `ids` int64 [B, ids used] bitcast fingerprints, `numbers` float32 [B, numbers used] raw, `time` int64 [B] us.
         """
+        out = self.network(self.network_inputs(ids, numbers, time), training=False)
+        return combined(by_member(out, tf.shape(time)[0]) + self.offset)
+
+    def network_inputs(self, ids: Tensor, numbers: Tensor, time: Tensor) -> list[Tensor]:
+        """Looked-up vectors in the order of the tables, then dense inputs. Arguments as of `logits`."""
         rows = self.encoder.rows(ids)
         vectors = [tf.gather(table, rows[name]) for name, table in self.tables.items()]
-        out = self.network([*vectors, self.encoder.dense(numbers, time)], training=False)
-        return combined(by_member(out, tf.shape(time)[0]) + self.offset)
+        return [*vectors, self.encoder.dense(numbers, time)]
 
     def score(
         self, ids: NDArray[np.int64], numbers: NDArray[np.float32], time: NDArray[np.int64]

@@ -211,6 +211,10 @@ class WorkerMetrics:
             for span in board.windows:
                 self.set_quality(name, str(span), board.window(name, span))
         self._slices(worker)
+        if (condition := worker.learner.condition()) is not None:
+            self.dormant_units.set(condition.dormant)
+            self.effective_rank.set(condition.effective_rank)
+            self.weight_norm.set(condition.weight_norm)
         for metric, key in _ESTIMATED.items():
             self.estimate.labels(metric).set(worker.judge.drift.estimate().get(key, math.nan))
         ended = time.monotonic()
@@ -268,6 +272,13 @@ class WorkerMetrics:
             "skipped_rows_total", "Rows that `learning.budget` left out: fresh or replay", "source"
         )
         self.loss = self._gauge("loss_nats", "Mean training loss per row of the last slide")
+        self.dormant_units = self._gauge(
+            "dormant_units_ratio", "Share of the candidate's hidden units that hardly fire"
+        )
+        self.effective_rank = self._gauge(
+            "effective_rank_ratio", "Effective rank of its last hidden layer, as a share of the layer's width"
+        )
+        self.weight_norm = self._gauge("weight_norm", "Root of the sum of squares of the weights of its network")
         self.retraces = self._counter("retraces_total", "Times TensorFlow traced a function again")
 
     def _judging(self) -> None:

@@ -7,7 +7,16 @@ model, so a snapshot made under other values is refused) unless marked `operatio
 from stream_learner.settings.base import Duration, Secret, Section
 from stream_learner.settings.gate import Canary, Gate, SliceFloor
 from stream_learner.settings.judging import NOVELTY, Drift, Judging, JudgingSpan, Quarantine
-from stream_learner.settings.learning import Encoding, Ensemble, Features, IdFeature, Learning, NumericFeature, Replay
+from stream_learner.settings.learning import (
+    Encoding,
+    Ensemble,
+    Features,
+    IdFeature,
+    Learning,
+    NumericFeature,
+    Plasticity,
+    Replay,
+)
 from stream_learner.settings.operating import (
     Announce,
     Checkpoints,
@@ -75,6 +84,7 @@ __all__ = [
     "Lease",
     "NumericFeature",
     "Observing",
+    "Plasticity",
     "Privacy",
     "Quarantine",
     "Replay",

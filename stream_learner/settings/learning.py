@@ -77,6 +77,27 @@ class Ensemble(Section, frozen=True):
     ] = 1.0
 
 
+class Plasticity(Section, frozen=True):
+    every: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="rows learned, replay left out, between two renewals of the network; null = none"),
+    ] = None
+    shrink: Annotated[
+        float,
+        Meta(description="factor of the weights at a renewal (shrink and perturb); 1 = off", gt=0, le=1),
+    ] = 1.0
+    perturb: Annotated[
+        float, Meta(description="share of first weights, drawn anew, that is added then; 0 = off", ge=0, le=1)
+    ] = 0.0
+    dormant: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(
+            description="hidden units whose mean activation is at most this share of their layer's begin anew at a "
+            "renewal; 0.025 is usual, null = off"
+        ),
+    ] = None
+
+
 class Learning(Section, frozen=True):
     network: Annotated[
         str,
@@ -111,6 +132,7 @@ class Learning(Section, frozen=True):
         1024
     )
     passes: Annotated[int, Meta(description="times a slide's matured examples are gone through", ge=1, le=100)] = 1
+    plasticity: Annotated[Plasticity, Meta(description="keeping the ability to learn")] = section(Plasticity)
     budget: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(
