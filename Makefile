@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo audit sbom docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-drift bench-judging bench-gate bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots
+.PHONY: setup bench-setup demo audit sbom docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots
 
 KILLS ?= 20
 SEED ?= 7
@@ -91,6 +91,18 @@ bench-gate: setup
 # CPU-seconds per million events from Kafka to learned, stage by stage, the usual ways beside: [QUICK=1] [OUT=t.json]
 bench-throughput: bench-setup
 	nice -n 10 $(BIN)/python -m benchmarks.throughput $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
+
+# Replay policies against none: a season that comes back, Tmall, the cost of a draw.
+bench-replay: setup
+	$(BIN)/python -m benchmarks.replay --data $(DATA) --seeds $(SEEDS) $(if $(OUT),--out $(OUT))
+
+# 500 changes of the task: plain fine-tuning against renewals of the network.
+bench-plasticity: setup
+	$(BIN)/python -m benchmarks.plasticity $(if $(OUT),--out $(OUT))
+
+# Exact and hashed id tables of many sizes; admission and expiry.
+bench-ids: setup
+	$(BIN)/python -m benchmarks.ids --seeds $(SEEDS) $(if $(OUT),--out $(OUT))
 
 # From SIGKILL to learning again, against the size of an embedding table.
 bench-restart: setup

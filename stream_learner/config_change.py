@@ -24,7 +24,8 @@ MIGRATES = frozenset({
     "learning.learning_rate", "learning.table_learning_rate", "learning.l2", "learning.dropout", "learning.batch_size",
     "learning.passes", "learning.blank_rate", "learning.budget", "replay.ratio", "replay.half_life",
     "replay.priority_exponent", "replay.correction", "replay.alpha", "replay.beta", "aggregates.smoothing",
-    "judging.baseline_smoothing",
+    "judging.baseline_smoothing", "learning.plasticity.every", "learning.plasticity.shrink",
+    "learning.plasticity.perturb", "learning.plasticity.dormant",
     # read afresh by every verdict; a proof that has begun keeps its `alpha`
     "gate.mode", "gate.margin", "gate.interval", "gate.min_interval", "gate.max_interval", "gate.cool_down",
     "gate.min_examples", "gate.min_positives", "gate.max_ne", "gate.min_auc", "gate.calibration", "gate.max_psi",

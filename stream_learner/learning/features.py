@@ -50,6 +50,9 @@ class IdColumn:
     table: Literal["hashed", "exact"]
     rows: int  # ids that can have a row of their own; row 0 (missing) and, exact, row 1 (unknown) come on top
     dim: int
+    admit_after: int = 1  # exact: sightings before an id gets a row
+    expire_after: int | None = None  # exact: us without a sighting after which it loses it
+    max_waiting: int = 1_000_000  # exact: ids counted that have no row yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,16 @@ def feature_schema(config: Config, schema: EventSchema, aggregates: Sequence[Agg
     `ExampleBatch.numbers`. Raises ConfigError for a pattern that matches none, and when nothing at all is left.
     """
     ids = tuple(
-        IdColumn(name, schema.id_column(name), feature.table, feature.rows, feature.dim)
+        IdColumn(
+            name,
+            schema.id_column(name),
+            feature.table,
+            feature.rows,
+            feature.dim,
+            feature.admit_after,
+            feature.expire_after,
+            feature.max_waiting,
+        )
         for name, feature in config.features.ids.items()
     )
     found = FeatureSchema(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal
@@ -22,16 +23,17 @@ from stream_learner.learning.delay_heads import DelayHeads
 from stream_learner.learning.delayed import POSITIVE, Early, Lessons
 from stream_learner.learning.encoder import CLIP
 from stream_learner.learning.features import FeatureSchema
+from stream_learner.learning.id_tables import IdTable, IdTables
 from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, rows_of
 from stream_learner.learning.normaliser import Normaliser
+from stream_learner.learning.plasticity import LOOKED_AT, Condition, Plasticity
 from stream_learner.learning.replay import Drawn, Replay
-from stream_learner.learning.tables import ids_held
 from stream_learner.learning.training import Trainer
 from stream_learner.settings import Config
 
 CATCH_UP_STAGE = 32
 _CATCH_UP_STEP = 1 << 32  # number of the first step of a restart in its slide: beyond those of learning
-THIN_STAGE = 34
+THIN_STAGE = 35
 BLANK_STAGE = 31  # stage constant of the seeds, so that no two stages share a random stream
 _CHECKED_ROWS = 65_536  # rows looked at at once: a few MB
 _HINTS = 5  # columns named in the message of a failed step
@@ -65,6 +67,9 @@ class Learner:
         self._heads = DelayHeads(config, self.candidate) if config.labels.mode == "es_dfm" else None
         alpha = config.replay.alpha if config.replay.policy == "dark" else 0.0
         self._trainer = Trainer(self.candidate, config.learning, config.labels.mode, self._heads, alpha=alpha)
+        self._ids = IdTables(self.candidate.encoder, self._trainer, config.seed)
+        self._plasticity = Plasticity(self.candidate, self._trainer, config)
+        self._looked_at: ExampleBatch | None = None  # the last examples learned, for `condition`
         self._table_names = {f"table/{name}" for name in self.candidate.tables}
         self._prepared: tuple[Any, Any, NDArray[np.int64], NDArray[np.float32]] | None = None
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
@@ -125,7 +130,7 @@ class Learner:
         lessons = Lessons.final(matured, mode)
         if early is not None:
             lessons = lessons.followed_by(early.lessons)
-        self._take_in(lessons)
+        self._take_in(lessons, slide)
         logits = np.full((len(lessons), self._config.learning.ensemble.members), np.nan, np.float32)
         told = np.flatnonzero(self._kept(lessons.targets[:, POSITIVE] == 0, slide, 0))
         lessons = lessons.take(told) if len(told) < len(lessons) else lessons
@@ -144,7 +149,11 @@ class Learner:
             logits[told[rows]] = before[: len(rows)]
             if drawn is not None:
                 replay.learned(drawn, before[len(rows) :])
-        self._learned_rows += plan.rows
+        if len(lessons):
+            self._looked_at = lessons.examples.take(slice(-LOOKED_AT, None))
+        before_these, self._learned_rows = self._learned_rows, self._learned_rows + plan.rows
+        if self._plasticity.due(before_these, self._learned_rows):
+            self._plasticity.renew(self._model_inputs(lessons.examples.take(slice(-LOOKED_AT, None))), slide)
         unseen = np.full((len(finished) - len(matured), logits.shape[1]), np.nan, np.float32)
         kept = np.flatnonzero(self._kept(finished.label == 0, slide, 1))
         replay.add(finished.take(kept), slide, np.concatenate([logits[: len(matured)], unseen])[kept])
@@ -173,7 +182,7 @@ class Learner:
         passed = (self._learned_rows - self._boosted_at) / settings.half_life
         return float(1 + (settings.boost - 1) * 0.5**passed)
 
-    def _take_in(self, lessons: Lessons) -> None:
+    def _take_in(self, lessons: Lessons, slide: int) -> None:
         """Normalisation, bins and exact ids, before anything is learned."""
         fresh = lessons.examples if lessons.first.all() else lessons.examples.take(lessons.first)
         ids, scaled = self._inputs(fresh)
@@ -182,7 +191,7 @@ class Learner:
         self.candidate.encoder.deviation.assign(self._normaliser.deviation())
         if self._bins.update(self.features.take_numbers(fresh.numbers)):
             self.candidate.encoder.edges.assign(self._bins.edges)
-        self.candidate.encoder.admit(ids)
+        self._ids.take_in(ids, fresh.time, slide)
 
     def promote(self) -> None:
         """Makes the candidate, as it is now, the champion; the champion before is kept where a canary is wanted. Of the
@@ -223,13 +232,13 @@ class Learner:
         self._trainer.forget()
         for name, moved in self._trainer.moved.items():
             moved.restarted(self.candidate.tables[name].shape[0])
+        self._ids.restarted(slide)
         self.candidate.encoder.mean.assign(self._normaliser.mean())
         self.candidate.encoder.deviation.assign(self._normaliser.deviation())
         blanks = np.random.default_rng([self._config.seed, CATCH_UP_STAGE, slide])
         size = min(self._config.learning.batch_size, len(replay))
         for step in range(_CATCH_UP_STEP, _CATCH_UP_STEP + steps if size else 0):
             drawn = replay.draw(size, slide, step)
-            self.candidate.encoder.admit(self._inputs(drawn.examples)[0])
             replay.learned(drawn, self._step(None, drawn, blanks, slide, step)[1])
         return steps * size
 
@@ -274,16 +283,20 @@ class Learner:
         moved.unchecked.take()
         return True
 
-    def ids_held(self) -> dict[str, int]:
-        """Per id feature with an exact table the ids that have a row; looks at the whole id table."""
-        exact = [column.name for column in self.features.ids if column.table == "exact"]
-        return {name: ids_held(self.candidate.variables[f"exact/{name}/rows"].numpy()) for name in exact}
+    @property
+    def ids(self) -> Mapping[str, IdTable]:
+        """Per id feature with an exact table, who has a row."""
+        return self._ids.tables
 
     def table_fill(self) -> dict[str, float]:
         """Per id feature the share of its table in use: ids held where exact, rows ever learned where hashed."""
         fill = self._trainer.touched()
         rows = {column.name: column.rows for column in self.features.ids}
-        return fill | {name: held / rows[name] for name, held in self.ids_held().items()}
+        return fill | {name: len(table.ids) / rows[name] for name, table in self.ids.items()}
+
+    def condition(self) -> Condition | None:
+        """How able to learn the candidate's network is, on the last examples learned; None before there are any."""
+        return None if self._looked_at is None else self._plasticity.condition(self._model_inputs(self._looked_at))
 
     @property
     def retraces(self) -> int:
@@ -334,6 +347,7 @@ class Learner:
             self.previous.assign(state["previous"])
         self._normaliser.restore(state["normaliser"])
         self._bins.restore(state["bins"])
+        self._ids.restore(state["ids"])
         self._learned_rows = int(state["learned_rows"])
         self._boosted_at = state["boosted_at"]
         if self._shift is not None:
@@ -356,6 +370,7 @@ class Learner:
             "previous": previous,
             "normaliser": self._normaliser.capture(),
             "bins": self._bins.capture(),
+            "ids": self._ids.capture(),
             "learned_rows": self._learned_rows,
             "boosted_at": self._boosted_at,
             **({} if self._shift is None else {"shift": self._shift.capture()}),
@@ -369,6 +384,9 @@ class Learner:
             ids, numbers = self.features.take_ids(batch.ids), self.features.take_numbers(batch.numbers)
             self._prepared = batch.ids, batch.numbers, ids, self.features.transformed(numbers)
         return self._prepared[2:]
+
+    def _model_inputs(self, batch: ExampleBatch) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+        return *self._inputs(batch), batch.time
 
     def _step(
         self, fresh: Lessons | None, drawn: Drawn | None, blanks: np.random.Generator, slide: int, step: int

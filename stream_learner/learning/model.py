@@ -40,8 +40,8 @@ class ConversionModel:
             column.name: tf.Variable(first_vectors(column, config.seed, index), name=f"table_{column.name}")
             for index, column in enumerate(features.ids)
         }
-        dims = {column.name: column.dim for column in features.ids}
-        self.network = build_network(config.learning, dims, features.dense_owners(), config.seed)
+        self._learning = config.learning
+        self.network = self.new_network(config.seed)
         self.offset = tf.Variable(0.0, trainable=False, name="offset")
         self.shift = tf.Variable(0.0, trainable=False, name="shift") if config.learning.calibration_rows else None
         weights = {id(weight) for weight in self.network.weights}
@@ -61,6 +61,11 @@ class ConversionModel:
         """Builds the graph of `score` now instead of at its first call."""
         self._score.get_concrete_function()
 
+    def new_network(self, seed: int) -> Any:
+        """A network of this model's shape with first weights by the seed."""
+        dims = {column.name: column.dim for column in self.features.ids}
+        return build_network(self._learning, dims, self.features.dense_owners(), seed)
+
     def logits(self, ids: Tensor, numbers: Tensor, time: Tensor) -> Tensor:
         """The score of every row, float32 [B] log-odds, in the graph.
 
@@ -73,6 +78,11 @@ class ConversionModel:
         logits = served(self._label_mode, combined(by_member + self.offset)) + self._thinning
         return logits if self.shift is None else logits + self.shift
 
+    def network_inputs(self, ids: Tensor, dense: Tensor) -> list[Tensor]:
+        """Looked-up vectors in the order of the tables, then `dense` as of the encoder."""
+        rows = self.encoder.rows(ids)
+        return [*(tf.gather(table, rows[name]) for name, table in self.tables.items()), dense]
+
     def score(
         self, ids: NDArray[np.int64], scaled: NDArray[np.float32], time: NDArray[np.int64]
     ) -> NDArray[np.float32]:
@@ -84,9 +94,7 @@ class ConversionModel:
         return scores
 
     def _logits(self, ids: Tensor, dense: Tensor, time: Tensor) -> Tensor:
-        rows = self.encoder.rows(ids)
-        vectors = [tf.gather(table, rows[name]) for name, table in self.tables.items()]
-        out = self.network([*vectors, dense], training=False)
+        out = self.network(self.network_inputs(ids, dense), training=False)
         return self.served(by_member(out, tf.shape(time)[0]))
 
     def values(self) -> dict[str, NDArray[Any]]:

@@ -17,6 +17,7 @@ from stream_learner.learning.model import ConversionModel, by_member, combined, 
 from stream_learner.learning.moved import MovedRows
 from stream_learner.learning.optimizers import (
     forget,
+    forget_rows,
     make_slots,
     optimizer,
     step_dense,
@@ -123,6 +124,22 @@ class Trainer:
             forget(rule, weight, slots)
         for name, slots in self._table_slots.items():
             forget(self._table_rule, self._model.tables[name], slots)
+
+    def renew_weights(self, weight: Any, where: NDArray[np.bool_], values: NDArray[np.float32]) -> None:
+        """Entries of one of the network's weights begin again with these values, and slots without memory. `where` and
+        `values` of the weight's shape."""
+        index = next(i for i, held in enumerate(self._weights) if held is weight)
+        weight.assign(np.where(where, values, weight.numpy()))
+        rule = self._dense_rules[index]
+        for name, slot in self._dense_slots[index].items():
+            slot.assign(np.where(where, np.float32(rule.slots[name]), slot.numpy()))
+
+    def renew(self, table: str, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Rows of a table, ascending, begin again with these vectors, [rows, dim], and slots without memory."""
+        variable, slots = self._model.tables[table], self._table_slots[table]
+        variable.scatter_update(tf.IndexedSlices(vectors, rows))
+        forget_rows(self._table_rule, slots, rows, vectors)
+        self.moved[table].step(rows)
 
     def touched(self) -> dict[str, float]:
         """Per table the share of rows that were in any step."""

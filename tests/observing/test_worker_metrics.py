@@ -19,7 +19,10 @@ from stream_learner.judging.drift_inputs import InputColumns
 from stream_learner.judging.drift_tests import Finding
 from stream_learner.judging.scoreboard import Origin, Scoreboard
 from stream_learner.judging.slices import Slices
+from stream_learner.learning.features import IdColumn
+from stream_learner.learning.id_tables import IdTable
 from stream_learner.learning.learner import Learned
+from stream_learner.learning.plasticity import Condition
 from stream_learner.learning.replay import Replay
 from stream_learner.observing.metrics import BOUNDS, WorkerMetrics, documented, resident_bytes
 from stream_learner.settings import Config, Duration
@@ -41,14 +44,17 @@ NAMES = [
     "dead_letters_total",
     "decisions_total",
     "dedupe_ids",
+    "dormant_units_ratio",
     "drift_alarms_total",
     "drift_findings",
+    "effective_rank_ratio",
     "estimate_ratio",
     "events_total",
     "examples_total",
     "feature_psi",
     "foreign_commits_total",
     "foreign_members",
+    "id_expiries_total",
     "id_table_rows",
     "join_health_ratio",
     "judged_examples",
@@ -84,7 +90,9 @@ NAMES = [
     "unmatched_purchases_total",
     "verdicts_total",
     "version_slide_end_seconds",
+    "waiting_ids",
     "watermark_seconds",
+    "weight_norm",
 ]
 
 
@@ -120,7 +128,11 @@ class Parts:
         self.attribution = Attribution(self.config, schema)
         self.quarantine = Quarantine(self.config, schema, lambda _: None)
         self.replay = Replay(10, 0)
-        self.learner: Any = SimpleNamespace(retraces=0, ids_held=lambda: {"item": 7})
+        self.learner: Any = SimpleNamespace(
+            retraces=0,
+            ids={"item": IdTable(IdColumn("item", 1, "exact", 9, 2))},
+            condition=lambda: Condition(0.25, 0.5, 3.0),
+        )
         self.identities = None
         self.writer: Any = SimpleNamespace(waiting=1)
         self.judge: Any = SimpleNamespace(

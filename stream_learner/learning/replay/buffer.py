@@ -59,6 +59,11 @@ class Replay:
         """Memory of the rows, what it has grown ahead included."""
         return self._store.size_bytes
 
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The rows held, holes included; not copies."""
+        return {name: column[: self._store.height] for name, column in self._store.columns.items()}
+
     def add(self, examples: ExampleBatch, slide: int, logits: F32 | None = None) -> None:
         """Takes in the examples of a slide, in order. Once per slide. `logits`: [n, members], the candidate's before it
         learned from each, NaN where it did not; None = it did from none."""
