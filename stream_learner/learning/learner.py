@@ -71,7 +71,7 @@ class Learner:
 
     def trace(self) -> None:
         """Builds every graph now instead of in the first slides. Changes nothing else."""
-        for model in (self.candidate, self.champion, *([self.previous] if self.previous is not None else [])):
+        for model in self._models():
             model.trace()
         self._trainer.trace()
 
@@ -220,10 +220,14 @@ class Learner:
         rows = {column.name: column.rows for column in self.features.ids}
         return fill | {name: held / rows[name] for name, held in self.ids_held().items()}
 
+    def _models(self) -> list[ConversionModel]:
+        return [self.candidate, self.champion, *([self.previous] if self.previous is not None else [])]
+
     @property
     def retraces(self) -> int:
         """Graphs built beyond the first of each function; 0 unless something is wrong."""
-        counts = [*self.candidate.traces.values(), *self.champion.traces.values(), *self._trainer.traces.values()]
+        traces = [*(model.traces for model in self._models()), self._trainer.traces]
+        counts = [count for traced in traces for count in traced.values()]
         return sum(counts) - len(counts)
 
     def capture(self) -> dict[str, Any]:

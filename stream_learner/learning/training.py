@@ -40,9 +40,8 @@ class Trainer:
         self.moved = {name: MovedRows() for name in model.tables}
         self.traces: Counter[str] = Counter()
         labels = tf.TensorSpec([None], tf.float32, "labels")
-        self._step = tf.function(
-            self._traced_step, input_signature=[*input_signature(model.features), labels], autograph=False
-        )
+        self.signature = [*input_signature(model.features), labels]
+        self._step = tf.function(self._traced_step, input_signature=self.signature, autograph=False)
 
     def trace(self) -> None:
         """Builds the graph of `step` now instead of at its first call."""
