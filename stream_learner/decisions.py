@@ -125,8 +125,6 @@ class Decisions:
 
     def carry_out(self, command: Command, slide_end: int) -> Version | None:
         """An operator's command, between two slides; `slide_end` of the last one, us. A rollback is a version."""
-        told = ", ".join(f"{name} {value}" for name, value in command.arguments.items())
-        log.info("slide %d: %s %s", command.slide, command.name, told)
         number, pins = int(command.arguments.get("version") or 0), self._publisher.pins
         if command.name == "rollback":
             reason = f"rolled back to version {number} by an operator"

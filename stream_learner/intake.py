@@ -15,11 +15,12 @@ from typing import Any
 
 from stream_learner.agenda import Agenda, places
 from stream_learner.config_change import ConfigSwitched, new_values
-from stream_learner.errors import DataError, RetryableError, StateError
+from stream_learner.errors import DataError, StateError
 from stream_learner.events import EventSchema
 from stream_learner.gaps import OnGap, decided
-from stream_learner.ingest.dead_letters import DeadLetter, DeadLetterRate, DeadLetterSink, letter_of
-from stream_learner.ingest.decode import Decoded, Decoder
+from stream_learner.ingest.burial import Burial
+from stream_learner.ingest.dead_letters import DeadLetterSink
+from stream_learner.ingest.decode import Decoder
 from stream_learner.ingest.positions import GapError
 from stream_learner.ingest.source import Partition, RecordBatch, Source
 from stream_learner.journal import (
@@ -67,12 +68,11 @@ class Intake:
         self._schema = schema
         self._source = source
         self._journal = journal
-        self._letters = letters
         self._tally = tally
         self._until_end = until_end
         self._on_gap = on_gap
         self._decoder = Decoder(config, schema)
-        self._rate = DeadLetterRate(config.dead_letters.max_rate, config.dead_letters.rate_records)
+        self._burial = Burial(config, letters, tally)
         self._timed = frozenset(name for name, topic in config.topics.items() if topic.time_format != "integer")
         self.watermark = Watermark(config.slides)
         self.slides: OpenSlides = open_slides(config.slides, schema)
@@ -320,27 +320,9 @@ class Intake:
         if partition.topic not in self._timed:
             timestamped[:] = False
         late, ahead = self.watermark.observe(partition, decoded.events.time, timestamped)
-        self._bury(batch, decoded, late, ahead)
+        self._burial.bury(batch, decoded, late, ahead)
         self.slides.add(decoded.events.take(~(late | ahead)))
         self.positions[partition] = batch.next_offset
-
-    def _bury(self, batch: RecordBatch, decoded: Decoded, late: Any, ahead: Any) -> None:
-        letters = list(decoded.dead)
-        letters += [letter_of(batch, row, "time_ahead", "event time jumps too far") for row in decoded.rows[ahead]]
-        dead = len(letters)
-        if self._config.dead_letters.late == "dead_letter":
-            letters += [letter_of(batch, row, "late", "its slide had closed") for row in decoded.rows[late]]
-        if letters:
-            self._send(letters)
-        self._tally.took(batch, decoded, late=int(late.sum()), letters=letters, dead=dead)
-        self._rate.observe(len(batch), letters)
-
-    def _send(self, letters: list[DeadLetter]) -> None:
-        """A sink that cannot write now has taken the letters all the same: only the flush is tried again."""
-        try:
-            self._letters.add(letters)
-        except RetryableError:
-            retrying(self._letters.flush, "dead letters", self._config.storage.retry_timeout)
 
     # ---- what only a live worker decides --------------------------------------------------------------------
 

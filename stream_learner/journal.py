@@ -103,6 +103,9 @@ class Command(Entry, frozen=True, tag="command"):
     name: str
     arguments: dict[str, int | str | bool | None]
 
+    def __str__(self) -> str:
+        return " ".join([self.name, *(f"{name} {value}" for name, value in self.arguments.items())])
+
 
 class ConfigChange(Entry, frozen=True, tag="config_change"):
     """Model keys of the config changed by an operator's decision; hashes before and after, and per key the old and the

@@ -42,6 +42,11 @@ class Standing:
     arrays: dict[str, Stored]
     manifest_bytes: int
 
+    @property
+    def links(self) -> int:
+        """How many files of earlier snapshots its arrays build on."""
+        return sum(name.startswith(_LINK) for name in self.sums)
+
     def size_bytes(self, *, links: bool = True) -> int:
         """With or without the files it shares with earlier snapshots."""
         return self.manifest_bytes + sum(

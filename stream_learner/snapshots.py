@@ -64,6 +64,7 @@ class SnapshotInfo:
     size_bytes: int  # of all its files
     written_bytes: int  # of those that are not links
     merged: bool  # whether earlier changes were merged in it
+    increments: int  # files of earlier snapshots that its arrays build on
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ class Snapshots:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         self.rejected = [r for r in self.rejected if r.path != final]
-        return SnapshotInfo(slide, final, standing.size_bytes(), standing.size_bytes(links=False), merge)
+        size, written = standing.size_bytes(), standing.size_bytes(links=False)
+        return SnapshotInfo(slide, final, size, written, merge, standing.links)
 
     def latest(self) -> Snapshot | None:
         """The newest whole snapshot; None when there is none at all. Newer ones that are not whole: `rejected`.

@@ -194,11 +194,10 @@ class Worker:
 
     def _carry_out(self, entry: Command) -> None:
         """An operator's command, journaled."""
+        log.info("slide %d: %s", entry.slide, entry)
         if entry.name == "requeue":
             self.quarantine.requeue(int(entry.arguments["slide"] or 0))
-            return
-        version = self.decisions.carry_out(entry, self._last_end or 0)
-        if version is not None:
+        elif (version := self.decisions.carry_out(entry, self._last_end or 0)) is not None:
             self._capture(version)
 
     def _adopt_config(self) -> None:
@@ -331,7 +330,7 @@ class Worker:
                 self._retrying(lambda: self.publisher.write(version), f"version {version.manifest.version}")  # 5
         with metrics.snapshotting():  # 6
             info = self._retrying(lambda: self.snapshots.write(capture.slide, capture.state, self._head), "snapshot")
-        metrics.snapshot_size_bytes.set(info.size_bytes)
+        metrics.wrote(info)
         if version is not None:
             self._serve(version.manifest.version)  # 7
         self.around.source.commit(capture.positions)  # 8

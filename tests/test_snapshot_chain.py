@@ -120,6 +120,7 @@ class Life:
         state = self.part.changes() if self._known_whole else self.part.capture()
         self._known_whole = True
         info = self.snapshots.write(self._slide, state, {})
+        assert info.increments == _links(info.path) <= self._chain.max_increments
         self.captured[info.path.name] = copy.deepcopy(
             {**self.part.arrays, "buffer": self.part.buffer, "height": len(self.part.buffer)}
         )

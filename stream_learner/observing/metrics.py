@@ -20,6 +20,7 @@ from stream_learner.judging.drift_tests import KINDS as DRIFT_KINDS
 
 if TYPE_CHECKING:
     from stream_learner.learning.learner import Learned
+    from stream_learner.snapshots import SnapshotInfo
     from stream_learner.worker import Worker
 
 PREFIX = "stream_learner"
@@ -37,6 +38,7 @@ BOUNDS = {  # what holds records, events, examples or keys: its gauge, and the k
     "judged_examples": "judging.exact_max",
     "baseline_keys": "judging.baseline_keys",
     "captures_waiting": "snapshot.max_waiting",
+    "snapshot_increments": "snapshot.max_increments",
 }
 DECISIONS = (
     "canary_passed",
@@ -145,6 +147,12 @@ class WorkerMetrics:
     def decided(self, what: str) -> None:
         """A decision beside the verdicts, one of DECISIONS."""
         self.decisions.labels(what).inc()
+
+    def wrote(self, snapshot: SnapshotInfo) -> None:
+        """A snapshot is durable."""
+        self.snapshot_size_bytes.set(snapshot.size_bytes)
+        self.snapshot_written.set(snapshot.written_bytes)
+        self.snapshot_increments.set(snapshot.increments)
 
     def serving(self, version: int, slide_end: int) -> None:
         """The champion pointer moved to `version`, made of the slide that ended at `slide_end` (us)."""
@@ -279,8 +287,11 @@ class WorkerMetrics:
         )
         self.quarantine_size = self._gauge("quarantine_size_bytes", "Examples kept in quarantine, on disk")
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
-
         self.decisions = self._counter("decisions_total", f"Other decisions: {', '.join(DECISIONS)}", "decision")
+        for verdict in ("passed", "held"):
+            self.verdicts.labels(verdict)
+        for decision in DECISIONS:  # at 0 from the start: the increase to the first one would be lost otherwise
+            self.decisions.labels(decision)
 
     def _publishing(self) -> None:
         self.champion_version = self._gauge("champion_version", "Number of the version in service, 0 = none")
@@ -290,6 +301,8 @@ class WorkerMetrics:
         self.publish_duration = self._histogram("publish_duration_seconds", "Time to write and check a version")
         self.snapshot_duration = self._histogram("snapshot_duration_seconds", "Time to write a snapshot")
         self.snapshot_size_bytes = self._gauge("snapshot_size_bytes", "Size of the last snapshot")
+        self.snapshot_written = self._gauge("snapshot_written_bytes", "What the last snapshot shares with none before")
+        self.snapshot_increments = self._gauge("snapshot_increments", "Earlier files that the last snapshot builds on")
         self.captures_waiting = self._gauge("captures_waiting", "Captures the writer has not written yet")
 
     def _process(self) -> None:

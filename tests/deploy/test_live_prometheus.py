@@ -89,7 +89,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     folder = tmp_path_factory.mktemp("prometheus")
     events = write_shop(folder / "events", 8_000)
     observing = {"port": 0, "log_format": "json", "log_level": "info"}
-    config = changed(CONFIG, source__files={"path": str(events), "follow": True}, observing=observing)
+    files = {"path": str(events), "follow": True}
+    # A week of the season is too long to wait for: join health is judged after half an hour.
+    config = changed(CONFIG, source__files=files, observing=observing, quarantine__warm_up="30m")
     path = write_config(folder / "config.yaml", config)
     with Background(folder, "run", "-c", path, "--state", folder / "state") as worker:
         address = re.search(r"http://([\d.]+:\d+)", worker.wait_for_log("metrics and health at"))

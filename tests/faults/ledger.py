@@ -33,7 +33,7 @@ class Ledger:
         from stream_learner import worker
 
         self._install_intake(worker.Intake)
-        without_repeats, learn, capture = worker.Worker._without_repeats, worker.Learner.learn, worker.Worker.capture
+        without_repeats, learn, capture = worker.Worker._without_repeats, worker.Learner.learn, worker.Worker._capture
         restore = worker.Worker.restore
 
         def accepted(this: Any, slide: Any) -> Any:
@@ -54,12 +54,12 @@ class Ledger:
             self._token = this.lease.token
             restore(this)
 
-        def captured(this: Any) -> Any:
+        def captured(this: Any, version: Any) -> None:
             self._note(at="capture", slide=this.intake.slides.number, positions=_positions(this.intake))
-            return capture(this)
+            capture(this, version)
 
         worker.Worker.restore = restored  # type: ignore[method-assign]
-        worker.Worker.capture = captured  # type: ignore[method-assign]
+        worker.Worker._capture = captured  # type: ignore[method-assign]
         worker.Worker._without_repeats = accepted  # type: ignore[method-assign]
         worker.Learner.learn = learned  # type: ignore[method-assign]
 

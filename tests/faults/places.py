@@ -73,7 +73,7 @@ def install(stop: Stop) -> None:
     around(verdict_log.VerdictLog, "append", "2 verdict", stop)
     around(worker.Learner, "promote", "2 learner", stop)
     around(publisher.Publisher, "promoted", "2 publisher", stop)
-    around(worker.Worker, "capture", "3 worker", stop)
+    around(worker.Parts, "capture", "3 parts", stop)
     around(worker.Learner, "changes", "3 learner", stop)
     around(writer.Writer, "submit", "3 writer", stop)
     around(dead_letters.FileDeadLetters, "flush", "4 letters", stop)

@@ -68,6 +68,7 @@ CONFIG: dict[str, Any] = {
     "judging": {"windows": ["10m"]},
     "drift": {"window": "10m", "min_examples": 50},
     "gate": {"mode": "always", "interval": "6m", "min_interval": "6m"},
+    "canary": {"duration": "10m", "min_examples": 50},
     "checkpoints": {"keep": 3},
     "snapshot": {"interval": "4m", "least_pause": "0s", "keep": 3},
     "observing": {"port": 0, "log_level": "info"},

@@ -102,8 +102,9 @@ def _accounts(report: dict[str, Any], stream: Stream) -> list[str]:
     fates = stream.counts()
     problems = []
     parts = {fate: report[_REPORTED.get(fate, fate)] for fate in (IGNORED, LATE, DEAD, DUPLICATE, ACCEPTED)}
-    if report["consumed"] != sum(parts.values()) + report["open"]:
-        problems.append(f"consumed {report['consumed']} is not the sum of {parts} and {report['open']} open")
+    elsewhere = {name: report[name] for name in ("skipped", "quarantined", "open")}
+    if report["consumed"] != sum(parts.values()) + sum(elsewhere.values()):
+        problems.append(f"consumed {report['consumed']} is not the sum of {parts} and {elsewhere}")
     problems += [f"{fate}: {count}, not {fates[fate]}" for fate, count in parts.items() if count != fates[fate]]
     if report["consumed"] != len(stream.records):
         problems.append(f"consumed {report['consumed']} of {len(stream.records)} records")

@@ -176,16 +176,22 @@ function showJudging() {
 function showDrift(asked) {
   const recent = asked.filter((v) => Object.keys(v.psi ?? {}).length).slice(-HEAT_COLUMNS);
   const features = [...new Set(recent.flatMap((v) => Object.keys(v.psi)))].sort();
-  if (!features.includes(seen.feature)) {
-    const worst = (name) => Math.max(...recent.map((v) => v.psi[name] ?? 0));
-    seen.feature = features.toSorted((a, b) => worst(b) - worst(a))[0] ?? null;
-  }
+  const feature = features.includes(seen.feature) ? seen.feature : mostDrifted(recent, features);
   page.feature.replaceChildren(...features.map((name) => element("option", name, { value: name })));
-  page.feature.value = seen.feature;
+  page.feature.value = feature;
   const cells = recent.flatMap((v, x) => features.map((name, y) => [x, y, v.psi[name] ?? 0]));
   drawing.heat("heat", recent.map((v) => utc(v.slide_end).slice(5)), features, cells, choose);
-  drawing.lines("one", [{ name: `PSI of ${seen.feature ?? "–"}`, colour: LOOKS.bad,
-    data: recent.map((v) => [at(v), number(v.psi[seen.feature])]) }], { mark: 0.25, yAxis: { scale: false } });
+  drawing.lines("one", [{ name: `PSI of ${feature ?? "–"}`, colour: LOOKS.bad,
+    data: recent.map((v) => [at(v), number(v.psi[feature])]) }], { mark: 0.25, yAxis: { scale: false } });
+}
+
+// The feature of the newest alarm, the strongest of them; without alarms that of the largest PSI now. A large PSI alone
+// says little: ids that come and go have one all the time.
+function mostDrifted(recent, features) {
+  const alarms = recent.toReversed().flatMap((v) => v.drift?.findings ?? []).filter((f) => f.kind === "inputs");
+  const found = alarms.find((finding) => features.includes(finding.subject));
+  const now = recent.at(-1)?.psi ?? {};
+  return found?.subject ?? features.toSorted((a, b) => (now[b] ?? 0) - (now[a] ?? 0))[0] ?? null;
 }
 
 function choose(feature) {
