@@ -145,9 +145,7 @@ def _learn(worker: Worker, stopping: threading.Event, watch: Stopwatch, *, bound
     freeze_objects()
     watch.reading()
     try:
-        worker.learn(stop)
-        watch.learned()
-        worker.finish()
+        worker.run(stop, watch.learned)
     finally:
         progress.close()
     content = report(worker, watch, before[0])

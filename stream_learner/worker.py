@@ -166,27 +166,19 @@ class Worker:
         self.around.health.starting("restoring")
         self.restore()
         self._config_left = configs.model_hash(self.wanted) != self._head["config_hash"]
-        self.learner.trace()
         self.intake.start(self._retrying(self.publisher.settled, "versions"))
         self.around.metrics.started(self)
         self.around.health.running()
         log.info("reading %d partitions", len(self.intake.positions))
 
-    def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
-        """Slide after slide until `stopping` says so or a bounded log ends; then a last snapshot."""
-        self.learn(stopping)
-        self.finish()
-
-    def learn(self, stopping: Callable[[], bool] = lambda: False) -> None:
-        """Slide after slide; returns when every capture of them is durable."""
+    def run(self, stopping: Callable[[], bool] = lambda: False, learned: Callable[[], None] = lambda: None) -> None:
+        """Slide after slide until `stopping` says so or a bounded log ends; then, `learned` told, a last snapshot."""
         self._stopping = stopping
         while (slide := self.intake.next_slide(self._carry_out, self._turn, self._keep)) is not None:
             self.run_slide(slide)
         self.around.health.stopping()
         self.writer.drain()
-
-    def finish(self) -> None:
-        """A last snapshot, of what lies open too."""
+        learned()
         self._keep()
 
     def _turn(self) -> bool:
@@ -337,10 +329,8 @@ class Worker:
         if version is not None:
             with metrics.publishing():
                 self._retrying(lambda: self.publisher.write(version), f"version {version.manifest.version}")  # 5
-        with metrics.snapshotting():
-            info = self._retrying(
-                lambda: self.snapshots.write(capture.slide, capture.state, self._head), "snapshot"
-            )  # 6
+        with metrics.snapshotting():  # 6
+            info = self._retrying(lambda: self.snapshots.write(capture.slide, capture.state, self._head), "snapshot")
         metrics.wrote(info)
         if version is not None:
             self._serve(version.manifest.version)  # 7

@@ -87,7 +87,7 @@ class Learner:
 
     def trace(self) -> None:
         """Builds every graph now instead of in the first slides. Changes nothing else."""
-        for model in (self.candidate, self.champion, *([self.previous] if self.previous is not None else [])):
+        for model in self._models():
             model.trace()
         self._trainer.trace()
 
@@ -298,10 +298,14 @@ class Learner:
         """How able to learn the candidate's network is, on the last examples learned; None before there are any."""
         return None if self._looked_at is None else self._plasticity.condition(self._model_inputs(self._looked_at))
 
+    def _models(self) -> list[ConversionModel]:
+        return [self.candidate, self.champion, *([self.previous] if self.previous is not None else [])]
+
     @property
     def retraces(self) -> int:
         """Graphs built beyond the first of each function; 0 unless something is wrong."""
-        counts = [*self.candidate.traces.values(), *self.champion.traces.values(), *self._trainer.traces.values()]
+        traces = [*(model.traces for model in self._models()), self._trainer.traces]
+        counts = [count for traced in traces for count in traced.values()]
         return sum(counts) - len(counts)
 
     def capture(self) -> dict[str, Any]:

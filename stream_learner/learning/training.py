@@ -82,9 +82,8 @@ class Trainer:
             tf.TensorSpec([None], tf.float32, "weights"),
             tf.TensorSpec([None, learning.ensemble.members], tf.float32, "held"),
         ]
-        self._step = tf.function(
-            self._traced_step, input_signature=[*input_signature(model.features), *wanted], autograph=False
-        )
+        self.signature = [*input_signature(model.features), *wanted]
+        self._step = tf.function(self._traced_step, input_signature=self.signature, autograph=False)
 
     def trace(self) -> None:
         """Builds the graph of `step` now instead of at its first call."""

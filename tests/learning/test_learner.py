@@ -327,6 +327,23 @@ def test_what_a_step_moved_is_all_that_is_told():
     assert learner.changes()["champion"]["table/user"].rows.tolist() == [1 + 12345 % 1000]
 
 
+def test_every_graph_is_built_before_the_first_row_and_never_again():
+    made, learner, replay = _learner()
+    learner.trace()
+    built = [dict(part.traces) for part in (*learner._models(), learner._trainer)]
+    assert built == [{"score": 1}] * 3 + [{"step": 1}]
+    for slide, size in enumerate((1, 0, 300, 77)):
+        learner.learn(examples(made, size, seed=slide), replay, slide)
+        learner.promote()
+        for score in (learner.score, learner.score_champion, learner.score_previous):
+            score(examples(made, 3 * size + 1, seed=slide))
+    learner.restart(replay, 9, 2)
+    assert [dict(part.traces) for part in (*learner._models(), learner._trainer)] == built
+    assert learner.retraces == 0
+    learner._trainer._traced_step(*(tf.zeros([2, *spec.shape[1:]], spec.dtype) for spec in learner._trainer.signature))
+    assert learner.retraces == 1  # Python ran again: counted
+
+
 def test_the_version_before_is_kept_for_its_canary_and_let_go():
     made, learner, replay = _learner()
     probe = examples(made, 50, seed=9)
