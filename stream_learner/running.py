@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from stream_learner.observing.logs import Progress, switch_debug
 from stream_learner.observing.metrics import WorkerMetrics
 from stream_learner.observing.routes import Routes
 from stream_learner.observing.server import ObservingServer
+from stream_learner.observing.traces import open_traces
 from stream_learner.publishing.announce import Announcer, KafkaAnnouncer, NoAnnouncer
 from stream_learner.report import Stopwatch, report
 from stream_learner.report import write as write_report
@@ -55,8 +56,9 @@ def run(
     reached, it returns an empty report.
     """
     configure_tensorflow(config)
-    metrics, health = WorkerMetrics(), Health(config.observing.stuck_after)
     with ExitStack() as stack:
+        traces = stack.enter_context(closing(open_traces(config)))
+        metrics, health = WorkerMetrics(traces), Health(config.observing.stuck_after)
         state = Path(config.state)
         routes = Routes(state, config.observing.token, metrics, health, config.checkpoints.options)
         server = stack.enter_context(ObservingServer(config.observing, routes))
