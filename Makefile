@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo audit sbom docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots
+.PHONY: setup bench-setup demo audit sbom release-fixture docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots
 
 KILLS ?= 20
 SEED ?= 7
@@ -56,6 +56,10 @@ audit:
 sbom: setup
 	@mkdir -p build
 	$(BIN)/python deploy/sbom.py > build/sbom.json
+
+# A small state as this release leaves it, kept for the tests of all later ones; once for each release, just before it.
+release-fixture: setup
+	$(BIN)/python tests/fixtures/releases/make.py
 
 # Each line of the README's shell blocks is run; exit codes, keys and metrics in the docs are the code's.
 docs-check: setup

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from stream_learner.judging.drift_tests import KINDS as DRIFT_KINDS
+from stream_learner.observing.traces import NoTraces, Traces
 
 if TYPE_CHECKING:
     from stream_learner.learning.learner import Learned
@@ -80,8 +81,9 @@ class Documented(NamedTuple):
 class WorkerMetrics:
     """The metrics of one worker, by stage. Counters and gauges may be touched from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, traces: Traces | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._traces = traces or NoTraces()  # spans of what is timed
         self._documented: list[Documented] = []
         self._counted: dict[tuple[str, str], int] = {}  # level of the state's counts that counters have reached
         self._quality_due = 0.0  # monotonic seconds
@@ -106,19 +108,19 @@ class WorkerMetrics:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times a stage of a slide."""
-        with self.slide_duration.labels(name).time():
+        with self.slide_duration.labels(name).time(), self._traces.part(name):
             yield
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
         """Times writing and checking a version."""
-        with self.publish_duration.time():
+        with self.publish_duration.time(), self._traces.whole("version"):
             yield
 
     @contextmanager
     def snapshotting(self) -> Iterator[None]:
         """Times writing a snapshot."""
-        with self.snapshot_duration.time():
+        with self.snapshot_duration.time(), self._traces.whole("snapshot"):
             yield
 
     def started(self, worker: Worker) -> None:
@@ -141,6 +143,7 @@ class WorkerMetrics:
             self.loss.set(learned.mean_loss)
         self._gauges(worker)
         self._qualities(worker)
+        self._traces.closed(slides=worker.tally.slides, learned=learned.rows, replayed=learned.replayed)
 
     def verdict(self, *, passed: bool, psi: Mapping[str, float]) -> None:
         """The gate answered; features without a PSI are not shown."""

@@ -29,7 +29,7 @@ def routes(tmp_path):
 def content(routes, path, query=""):
     answer = routes.get(path, query)
     assert answer.status == HTTPStatus.OK
-    return json.loads(answer.body)
+    return json.loads(answer.for_client(accepts_gzip=False).body)
 
 
 def test_every_page_is_there_and_lets_nothing_in_from_elsewhere(routes):
@@ -149,3 +149,14 @@ def test_a_card_is_shown_and_its_absence_told(routes, tmp_path):
     assert "default-src 'none'" in shown.headers["Content-Security-Policy"]
     assert routes.get("/dashboard/card", "version=1700000001").status == HTTPStatus.NOT_FOUND
     assert routes.get("/dashboard/card", "version=../x").status == HTTPStatus.BAD_REQUEST
+
+
+def test_tabs_that_ask_together_get_one_answer(tmp_path, monkeypatch):
+    metrics = WorkerMetrics()
+    shared = Routes(tmp_path, None, metrics, None)
+    first = shared.get("/dashboard/now", "")
+    metrics.slides.inc()
+    assert shared.get("/dashboard/now", "") is first
+    monkeypatch.setattr("stream_learner.observing.routes.SHARED_S", -1.0)
+    assert content(shared, "/dashboard/now")["metrics"]["slides_total"] == [[{}, 1.0]]
+    shared.board.close()
