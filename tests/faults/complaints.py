@@ -17,16 +17,21 @@ EXPLAINED = {
     "frozen": f"{_LEASE}|{_KAFKA}",
     "SIGTERM": r"Metadata refresh: failed Cancelled",  # by the closing of the client
 }
+# What the worker finds in the data; the replay must find the same.
+_FINDINGS = r"slide \d+: (inputs|labels|predictions|relation) drift: "
 # What TensorFlow's C++ side says of a machine without a GPU, and kafka-python of one that is busy.
 _HARMLESS = r"cuInit|All log messages before absl|It is blocking the event loop"
 
 
 class Complaints:
-    """Reads what lives say, piece by piece, each piece under the fault that was there at the time ("" = none)."""
+    """Reads what lives say, piece by piece, each piece under the fault that was there at the time ("" = none), or the
+    one before it: a retry may tell of a failure when the fault is over.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._read: dict[Path, int] = {}
+        self._before = ""
         self.unexplained: list[str] = []
 
     def read(self, fault: str) -> None:
@@ -38,8 +43,9 @@ class Complaints:
             whole = content.rfind(b"\n") + 1
             self._read[path] = self._read.get(path, 0) + whole
             for line in content[:whole].decode(errors="replace").splitlines():
-                if not _explained(line, fault):
+                if not _explained(line, fault) and not _explained(line, self._before):
                     self.unexplained.append(f"{path.name}, {fault or 'no fault'}: {line[:300]}")
+        self._before = fault or self._before
 
 
 def _explained(line: str, fault: str) -> bool:
@@ -47,7 +53,7 @@ def _explained(line: str, fault: str) -> bool:
     found = _LINE.match(line)
     if found and found[1] in ("INFO", "DEBUG"):
         return True
-    if not line.strip() or re.search(_HARMLESS, line):
+    if not line.strip() or re.search(f"{_HARMLESS}|{_FINDINGS}", line):
         return True
     reason = next((pattern for name, pattern in EXPLAINED.items() if fault.startswith(name)), None)
     if found is None:  # the traceback of a life that was to end so

@@ -87,7 +87,7 @@ def make_plan(seed: int, number: int, census: dict[str, int], faults: Sequence[s
         first = Cut(STORAGE, 1 + int(rng.integers(census[STORAGE] * 9 // 10)))
     else:
         place = places[(number // 5 * 3 + number % 5) % len(places)]
-        first = Cut(place, 1 + int(rng.integers(census[place])))
+        first = Cut(place, 1 + int(rng.integers(_sure(place, census))))
     if faults and number % 2:
         return _with_fault(seed, number, census, first, faults[number // 2 % len(faults)], rng)
     cuts = [first]
@@ -99,8 +99,19 @@ def make_plan(seed: int, number: int, census: dict[str, int], faults: Sequence[s
         cuts.append(Cut(place, 1 + int(rng.integers(min(census[place], 6)))))
     damages = tuple(_DAMAGES[rng.integers(len(_DAMAGES))] for _ in cuts)
     settings = [_settings(rng) for _ in range(len(cuts) + 1)]
-    settings[0].pop("snapshot.interval", None)  # decides how often the reference passed most places
+    _as_the_reference(settings[0])
     return Plan((seed, number), tuple(cuts), damages, tuple(settings))
+
+
+def _as_the_reference(settings: dict[str, Any]) -> None:
+    """Takes out what decides how often most places are passed."""
+    for name in [name for name in settings if name.startswith("snapshot.") and name != "snapshot.max_waiting"]:
+        del settings[name]
+
+
+def _sure(place: str, census: dict[str, int]) -> int:
+    """Passes of a place that a first life makes at the least: partitions that end together have one journal entry."""
+    return max(census[place] // 3, 1) if place.startswith("journal/") else census[place]
 
 
 def _with_fault(seed: int, number: int, census: dict[str, int], first: Cut, fault: str, rng: Rng) -> Plan:
@@ -108,7 +119,7 @@ def _with_fault(seed: int, number: int, census: dict[str, int], first: Cut, faul
     kill = Cut(first.place, 1 + (first.nth - 1) // 3)
     settings = [{}, *(_settings(rng) for _ in range(2))]
     for some in settings:
-        some.pop("snapshot.interval", None)
+        _as_the_reference(some)
     hurt = fault_cut(fault, census, rng)
     # An inode names a file on one file system only, and so do the notes of fsyncs that a power cut goes by.
     damages = (None if _DISK in fault else _DAMAGES[rng.integers(len(_DAMAGES))], None)

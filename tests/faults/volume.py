@@ -13,7 +13,7 @@ from pathlib import Path
 
 SIZE_BYTES = 256 << 20
 _BALLAST = "ballast"
-_BUSY_S = 10.0  # how long a file that is open for writing may hold up a remount
+_BUSY_S = 90.0  # how long a file that is open for writing may hold up a remount
 
 
 class Volume:
