@@ -150,6 +150,12 @@ def _aggregates(config: Config) -> Iterator[str]:
     yield from _between("distinct", aggregates.distinct, aggregates.keys)
     yield from _between("shares", aggregates.shares, aggregates.keys)
     yield from _between("ranks", aggregates.ranks, aggregates.keys)
+    for near in aggregates.neighbours:
+        for name in (near.key, near.of):
+            if name not in known:
+                yield f"aggregates.neighbours: {name!r} is no id; known: {', '.join(sorted(known))}"
+        if near.key == near.of:
+            yield f"aggregates.neighbours: {near.key} of itself; `of` is what its labels are on"
     for entry in config.export.aggregates:
         if entry not in aggregates.keys:
             yield f"export.aggregates: {entry!r} is not in aggregates.keys ({', '.join(aggregates.keys)})"
@@ -175,6 +181,7 @@ def _labels(config: Config) -> Iterator[str]:
     types = _all_types(config)
     if config.examples.of not in types:
         yield f"examples.of: {config.examples.of!r} is no type of any mapping; known: {', '.join(sorted(types))}"
+    yield from _label_mode(config)
     if config.labels.source == "field":
         return
     positive = config.labels.positive
@@ -186,6 +193,27 @@ def _labels(config: Config) -> Iterator[str]:
         yield "labels.horizon: 0s; must be longer than 0"
     if config.labels.source == "at_once" and config.aggregates.as_of.get(config.labels.positive) == "slide_end":
         yield f"aggregates.as_of.{positive}: slide_end shows an example its own label; use event or slide_start"
+    if (cancel := config.labels.cancel) is None:
+        return
+    if cancel not in types:
+        yield f"labels.cancel: {cancel!r} is no type of any mapping; known: {', '.join(sorted(types))}"
+    if cancel in (positive, config.examples.of):
+        yield f"labels.cancel: {cancel!r} is also labels.positive or examples.of; give it a type of its own"
+
+
+def _label_mode(config: Config) -> Iterator[str]:
+    labels = config.labels
+    if labels.source == "field":
+        if labels.mode != "wait":
+            yield f"labels.mode: {labels.mode}, but with labels.from: field every label comes with its event; use wait"
+        if labels.cancel is not None:
+            yield f"labels.cancel: {labels.cancel!r}, but labels.from: field knows no purchases to take back; use null"
+        return
+    if labels.mode == "es_dfm" and not 0 < labels.elapsed < labels.horizon:
+        yield f"labels.elapsed: {labels.elapsed}; expected more than 0s and less than labels.horizon {labels.horizon}"
+    for name, topic in config.topics.items():
+        if labels.mode == "oracle" and topic.fields.label is None and config.examples.of in _types(config, name):
+            yield f"topics.{name}.fields.label: null, but labels.mode is oracle; give the path of the label to come"
 
 
 def _features(config: Config) -> Iterator[str]:
@@ -234,6 +262,13 @@ def _learning(config: Config) -> Iterator[str]:
         yield f"learning.optimizer: ftrl forgets a network's first weights; use logistic, or not {network!r} with ftrl"
     yield from _plasticity(config)
     yield from _replay(config)
+    learning = config.learning
+    if learning.optimizer == "ftrl" and learning.warm_restart.boost > 1:
+        yield f"learning.warm_restart.boost: {learning.warm_restart.boost:g}, but ftrl's weights know no step; use 1"
+    if learning.optimizer == "ftrl" and learning.table_optimizer is not None:
+        yield f"learning.table_optimizer: {learning.table_optimizer}, but ftrl is for all weights; use null"
+    if learning.negative_share < 1 and config.labels.mode in ("duplicate", "fnc"):
+        yield f"learning.negative_share: {learning.negative_share:g}, but {config.labels.mode} learns every negative"
     yield from _slices(config)
     span = config.judging.span
     for key, value in (("start", span.start), ("end", span.end)):
@@ -263,6 +298,11 @@ def _replay(config: Config) -> Iterator[str]:
     if replay.policy == "stratified" and replay.strata != "label" and replay.strata not in categorical:
         allowed = ", ".join(["label", *sorted(categorical)])
         yield f"replay.strata: {replay.strata!r} is no categorical feature of any mapping; allowed: {allowed}"
+    if replay.policy == "dark" and config.labels.mode != "wait":
+        yield (
+            f"replay.policy: dark, but labels.mode is {config.labels.mode}: what is learned before its label is final "
+            "leaves no logits to hold to; use another policy, or labels.mode: wait"
+        )
     if replay.half_life == 0:
         yield "replay.half_life: 0s; must be longer than 0"
 

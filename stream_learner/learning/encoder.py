@@ -63,14 +63,18 @@ class Encoder:
 
     def dense(self, numbers: Tensor, time: Tensor) -> Tensor:
         """float32 [B, numbers used] raw, NaN = missing, and int64 [B] us -> float32 [B, len(dense_names())]."""
-        missing = tf.math.is_nan(numbers)
-        scaled = self._transformed(numbers)
+        return self.dense_of(self._transformed(numbers), time)
+
+    def dense_of(self, scaled: Tensor, time: Tensor) -> Tensor:
+        """The same of numbers as `features.transformed` gives them: what does not differ between versions, made once
+        for all that score the same rows."""
+        missing = tf.math.is_nan(scaled)
         inputs = []
         if standardised := self.features.standardised():
             values = tf.clip_by_value((scaled - self.mean) / self.deviation, -CLIP, CLIP)
-            inputs.append(tf.gather(tf.where(missing, 0.0, values), standardised, axis=1))
+            inputs.append(_columns(tf.where(missing, 0.0, values), standardised))
         if binned := self.features.binned():
-            inputs.append(self._piecewise(tf.gather(scaled, binned, axis=1), tf.gather(missing, binned, axis=1)))
+            inputs.append(self._piecewise(_columns(scaled, binned), _columns(missing, binned)))
         inputs += self._indicators(missing)
         if self.features.hour_of_day:
             inputs.append(_hour_of_day(time))
@@ -97,10 +101,8 @@ class Encoder:
         """1 where a whole group is missing, and where a column with an indicator of its own is."""
         if not self.features.numbers:
             return []
-        absent = tf.cast(missing, tf.float32)
-        groups = tf.cast(tf.matmul(absent, self._members) >= self._sizes, tf.float32)  # sums of 0 and 1 are exact
-        own = self.features.own_indicators()
-        return [groups, *([tf.gather(absent, own, axis=1)] if own else [])]
+        absent = tf.matmul(tf.cast(missing, tf.float32), self._members)  # sums of 0 and 1 are exact
+        return [tf.cast(absent >= self._sizes, tf.float32)]
 
     def _exact(self, column: IdColumn) -> tuple[Any, Any]:
         return self.variables[f"exact/{column.name}/fingerprints"], self.variables[f"exact/{column.name}/rows"]
@@ -122,10 +124,14 @@ def _hour_of_day(time: Tensor) -> Tensor:
     return tf.cast(tf.stack([tf.sin(angle), tf.cos(angle)], axis=1), tf.float32)
 
 
+def _columns(values: Tensor, indices: list[int]) -> Tensor:
+    return values if indices == list(range(values.shape[1])) else tf.gather(values, indices, axis=1)
+
+
 def _membership(features: FeatureSchema) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """[numbers, groups] of 0 and 1, and the size of each group."""
-    groups = list(features.groups().values())
-    members = np.zeros((len(features.numbers), len(groups)), np.float32)
-    for group, indices in enumerate(groups):
-        members[indices, group] = 1
+    """[numbers, indicators] of 0 and 1, what each indicator tells of, and how many numbers that are."""
+    told = [*features.groups().values(), *([index] for index in features.own_indicators())]
+    members = np.zeros((len(features.numbers), len(told)), np.float32)
+    for indicator, indices in enumerate(told):
+        members[indices, indicator] = 1
     return members, members.sum(axis=0)

@@ -53,7 +53,7 @@ class Plasticity:
         return every is not None and before // every != after // every
 
     def renew(self, inputs: tuple[NDArray[np.int64], F32, NDArray[np.int64]], slide: int) -> None:
-        """`inputs`: ids, numbers and times of examples just learned, as of `ConversionModel.logits`."""
+        """`inputs`: ids, numbers and times of examples just learned, as of `ConversionModel.score`."""
         seed = int(np.random.default_rng([self._seed, PLASTICITY_STAGE, slide]).integers(2**32))
         fresh = self._model.new_network(seed)
         if self._settings.dormant is not None and self._layers:
@@ -78,8 +78,9 @@ class Plasticity:
 
     def _activations(self, inputs: tuple[NDArray[np.int64], F32, NDArray[np.int64]]) -> list[F32]:
         """Per hidden layer [rows, members, units]."""
-        ids, numbers, time = (column[:LOOKED_AT] for column in inputs)
-        found = self._probe(self._model.network_inputs(ids, numbers, time), training=False)
+        ids, scaled, time = (column[:LOOKED_AT] for column in inputs)
+        dense = self._model.encoder.dense_of(scaled, time)
+        found = self._probe(self._model.network_inputs(ids, dense), training=False)
         return [layer.numpy() for layer in (found if isinstance(found, list) else [found])]
 
     def _dormant(self, activations: list[F32], threshold: float) -> list[NDArray[np.bool_]]:

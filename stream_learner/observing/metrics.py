@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from stream_learner.judging.drift_tests import KINDS as DRIFT_KINDS
+from stream_learner.observing.traces import NoTraces, Traces
 
 if TYPE_CHECKING:
     from stream_learner.learning.learner import Learned
@@ -39,6 +40,7 @@ BOUNDS = {  # what holds records, events, examples or keys: its gauge, and the k
     "waiting_ids": "features.ids.user.max_waiting",
     "judged_examples": "judging.exact_max",
     "baseline_keys": "judging.baseline_keys",
+    "known_ids": "judging.known_max",
     "captures_waiting": "snapshot.max_waiting",
     "snapshot_increments": "snapshot.max_increments",
 }
@@ -79,8 +81,9 @@ class Documented(NamedTuple):
 class WorkerMetrics:
     """The metrics of one worker, by stage. Counters and gauges may be touched from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, traces: Traces | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._traces = traces or NoTraces()  # spans of what is timed
         self._documented: list[Documented] = []
         self._counted: dict[tuple[str, str], int] = {}  # level of the state's counts that counters have reached
         self._quality_due = 0.0  # monotonic seconds
@@ -105,19 +108,19 @@ class WorkerMetrics:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times a stage of a slide."""
-        with self.slide_duration.labels(name).time():
+        with self.slide_duration.labels(name).time(), self._traces.part(name):
             yield
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
         """Times writing and checking a version."""
-        with self.publish_duration.time():
+        with self.publish_duration.time(), self._traces.whole("version"):
             yield
 
     @contextmanager
     def snapshotting(self) -> Iterator[None]:
         """Times writing a snapshot."""
-        with self.snapshot_duration.time():
+        with self.snapshot_duration.time(), self._traces.whole("snapshot"):
             yield
 
     def started(self, worker: Worker) -> None:
@@ -140,6 +143,7 @@ class WorkerMetrics:
             self.loss.set(learned.mean_loss)
         self._gauges(worker)
         self._qualities(worker)
+        self._traces.closed(slides=worker.tally.slides, learned=learned.rows, replayed=learned.replayed)
 
     def verdict(self, *, passed: bool, psi: Mapping[str, float]) -> None:
         """The gate answered; features without a PSI are not shown."""
@@ -190,6 +194,8 @@ class WorkerMetrics:
         self.judged_examples.set(len(worker.judge.board))
         for name, count in worker.judge.baselines.sizes().items():
             self.baseline_keys.labels(name).set(count)
+        for name, count in worker.judge.slices.sizes().items():
+            self.known_ids.labels(name).set(count)
         for kind in DRIFT_KINDS:
             standing = sum(finding.kind == kind for finding in worker.judge.drift.current)
             self.drift_findings.labels(kind).set(standing)
@@ -291,6 +297,7 @@ class WorkerMetrics:
         )
         self.judged_examples = self._gauge("judged_examples", "Scored examples held for exact metrics")
         self.baseline_keys = self._gauge("baseline_keys", "Keys held by the do-nothing baselines", "model")
+        self.known_ids = self._gauge("known_ids", "Ids remembered to tell new ones, by the slices they make", "slice")
         self.slice_quality = self._gauge(
             "slice_quality_ratio", "Metric at arrival of the candidate by slice, longest window", "slice", "metric"
         )

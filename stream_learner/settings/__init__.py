@@ -16,6 +16,7 @@ from stream_learner.settings.learning import (
     NumericFeature,
     Plasticity,
     Replay,
+    WarmRestart,
 )
 from stream_learner.settings.operating import (
     Announce,
@@ -46,7 +47,9 @@ from stream_learner.settings.windows import (
     CountSlides,
     Distinct,
     Examples,
+    LabelMode,
     Labels,
+    Neighbours,
     Slides,
     Within,
 )
@@ -78,10 +81,12 @@ __all__ = [
     "Judging",
     "JudgingSpan",
     "KafkaSource",
+    "LabelMode",
     "LabelRule",
     "Labels",
     "Learning",
     "Lease",
+    "Neighbours",
     "NumericFeature",
     "Observing",
     "Plasticity",
@@ -97,5 +102,6 @@ __all__ = [
     "Source",
     "Storage",
     "Topic",
+    "WarmRestart",
     "Within",
 ]

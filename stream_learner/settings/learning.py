@@ -77,6 +77,13 @@ class Ensemble(Section, frozen=True):
     ] = 1.0
 
 
+class WarmRestart(Section, frozen=True):
+    boost: Annotated[
+        float, Meta(description="times the rates are raised when drift of the relation is found; 1 = not", ge=1, le=100)
+    ] = 1.0
+    half_life: Annotated[int, Meta(description="rows learned in which the raise falls to half", ge=1)] = 20_000
+
+
 class Plasticity(Section, frozen=True):
     every: Annotated[
         Annotated[int, Meta(ge=1)] | None,
@@ -117,6 +124,38 @@ class Learning(Section, frozen=True):
     table_learning_rate: Annotated[
         Annotated[float, Meta(gt=0, le=10)] | None, Meta(description="step of the tables; null = learning_rate")
     ] = None
+    table_optimizer: Annotated[
+        Literal["adagrad", "adam", "adamw"] | None,
+        Meta(description="another rule for the tables: adagrad gives ids seen rarely larger steps; null = optimizer"),
+    ] = None
+    warm_restart: Annotated[WarmRestart, Meta(description="higher rates for a while after drift")] = section(
+        WarmRestart
+    )
+    averaging: Annotated[
+        float,
+        Meta(
+            description="share that a step leaves of the running average of the dense weights; what is scored and "
+            "published is that average; 0 = the weights themselves",
+            ge=0,
+            lt=1,
+        ),
+    ] = 0.0
+    negative_share: Annotated[
+        float,
+        Meta(
+            description="share of the negatives learned from, drawn by the seed; scores are put right by its logarithm",
+            gt=0,
+            le=1,
+        ),
+    ] = 1.0
+    calibration_rows: Annotated[
+        int,
+        Meta(
+            description="half-life, in matured examples, of a shift of all log-odds that keeps predictions as of "
+            "arrival calibrated; 0 = none",
+            ge=0,
+        ),
+    ] = 0
     l2: Annotated[
         float,
         Meta(

@@ -36,7 +36,7 @@ def test_dense_inputs_follow_their_definition():
     batch.numbers[1, 1] = -500.0
     encoder, normaliser = Encoder(made.features), Normaliser(made.features)
     numbers = made.features.take_numbers(batch.numbers)
-    normaliser.update(numbers[2:])
+    normaliser.update(made.features.transformed(numbers[2:]))
     encoder.mean.assign(normaliser.mean())
     encoder.deviation.assign(normaliser.deviation())
     got = encoder.dense(tf.constant(numbers), tf.constant(batch.time)).numpy()
@@ -123,7 +123,7 @@ def test_the_normaliser_agrees_with_all_values_at_once():
     numbers = made.features.take_numbers(batch.numbers)
     normaliser = Normaliser(made.features)
     for start, stop in [(0, 1), (1, 1), (1, 400), (400, 1000)]:
-        normaliser.update(numbers[start:stop])
+        normaliser.update(made.features.transformed(numbers[start:stop]))
     logged = np.array([c.transform == "log1p" for c in made.features.numbers])
     values = np.where(logged, np.log1p(numbers.astype(np.float64)), numbers)
     np.testing.assert_allclose(normaliser.mean(), np.nanmean(values, axis=0), rtol=1e-6)
@@ -136,7 +136,7 @@ def test_a_constant_or_unseen_column_has_a_harmless_deviation():
     numbers = np.full((50, len(made.features.numbers)), np.nan, np.float32)
     numbers[:, 0] = 12.3
     numbers[0, 1] = 5
-    normaliser.update(numbers)
+    normaliser.update(made.features.transformed(numbers))
     assert 0 < normaliser.deviation()[0] < 1e-3
     assert normaliser.deviation()[1] == 1 and normaliser.mean()[1] == 5
     assert normaliser.deviation()[2] == 1 and normaliser.mean()[2] == 0

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from stream_learner.changes import Changed
 from stream_learner.errors import LearningError, StateError
+from stream_learner.learning.delayed import final_targets
 from stream_learner.learning.learner import Learner
 from stream_learner.learning.replay import Replay, replay_buffer
 from stream_learner.learning.training import Trainer
@@ -192,7 +193,7 @@ def test_blanking_reaches_only_aggregates_that_do_not_travel():
     made, learner, replay = _learner("learning: {blank_rate: 0.5, batch_size: 4000}\n")
     seen = []
     step = learner._trainer.step
-    learner._trainer.step = lambda ids, numbers, *rest: seen.append(numbers) or step(ids, numbers, *rest)
+    learner._trainer.step = lambda ids, scaled, *rest: seen.append(scaled) or step(ids, scaled, *rest)
     batch = examples(made, 4000, seed=3)
     original = batch.numbers.copy()
     learner.learn(batch, replay, 0)
@@ -326,6 +327,23 @@ def test_what_a_step_moved_is_all_that_is_told():
     assert learner.changes()["champion"]["table/user"].rows.tolist() == [1 + 12345 % 1000]
 
 
+def test_every_graph_is_built_before_the_first_row_and_never_again():
+    made, learner, replay = _learner()
+    learner.trace()
+    built = [dict(part.traces) for part in (*learner._models(), learner._trainer)]
+    assert built == [{"score": 1}] * 3 + [{"step": 1}]
+    for slide, size in enumerate((1, 0, 300, 77)):
+        learner.learn(examples(made, size, seed=slide), replay, slide)
+        learner.promote()
+        for score in (learner.score, learner.score_champion, learner.score_previous):
+            score(examples(made, 3 * size + 1, seed=slide))
+    learner.restart(replay, 9, 2)
+    assert [dict(part.traces) for part in (*learner._models(), learner._trainer)] == built
+    assert learner.retraces == 0
+    learner._trainer._traced_step(*(tf.zeros([2, *spec.shape[1:]], spec.dtype) for spec in learner._trainer.signature))
+    assert learner.retraces == 1  # Python ran again: counted
+
+
 def test_the_version_before_is_kept_for_its_canary_and_let_go():
     made, learner, replay = _learner()
     probe = examples(made, 50, seed=9)
@@ -427,8 +445,10 @@ def test_a_row_weighs_what_its_policy_says():
         weights = np.ones(len(batch), np.float32)
         weights[:10] = 1.0 if repeated else 2.0
         weights *= len(batch) / 40  # the mean is taken over the rows given
-        ids, numbers = made.features.take_ids(batch.ids), made.features.take_numbers(batch.numbers)
-        trainer.step(ids, numbers, batch.time, batch.label, weights, np.empty((0, 1), np.float32))
+        ids = made.features.take_ids(batch.ids)
+        scaled = made.features.transformed(made.features.take_numbers(batch.numbers))
+        targets, held = final_targets(batch.label, "wait"), np.empty((0, 1), np.float32)
+        trainer.step(ids, scaled, batch.time, targets, weights, held)
         moved.append(learner.version_variables("candidate"))
     for name, value in moved[0].items():
         np.testing.assert_allclose(value, moved[1][name], atol=1e-5, err_msg=name)
@@ -447,3 +467,28 @@ def test_what_the_budget_skips_is_counted_and_still_kept():
     second = learner.learn(examples(made, 100, seed=1), replay, 1)
     assert (second.rows, second.skipped, second.replayed, second.skipped_replay) == (100, 0, 50, 50)
     assert len(replay) == 300
+
+
+@pytest.mark.parametrize("l1", [0.0, 0.01])
+def test_ftrl_restarted_from_the_champion_steps_away_from_its_weights_and_not_from_zero(l1):
+    """Its weights are a function of its slots: those must be made anew such that they give the champion's."""
+    rate = 0.05
+    made, learner, replay = _learner(
+        f"learning: {{network: logistic, batch_size: 64, optimizer: ftrl, learning_rate: {rate}, l1: {l1}}}\n"
+        "replay: {capacity: 500}\n"
+    )
+    for slide in range(8):
+        learner.learn(examples(made, 200, seed=slide), replay, slide)
+    learner.promote()
+    champion = learner.version_variables()
+    learned = [name for name in champion if name.startswith("network/")]
+    assert max(np.abs(champion[name]).max() for name in learned) > 2 * rate  # or the bound below would say nothing
+    learner.learn(examples(made, 200, seed=8), replay, 8)
+    for steps in (0, 1):
+        assert learner.restart(replay, 9, steps) == steps * 64
+        state = learner.capture()["candidate"]
+        for name in learned:
+            # the first step of a coordinate is rate * g / (beta + |g|), shorter than the rate
+            assert np.abs(state[name] - champion[name]).max() <= steps * rate + 1e-6, name
+    learner.learn(examples(made, 200, seed=9), replay, 9)
+    assert learner.finite() and learner.retraces == 0

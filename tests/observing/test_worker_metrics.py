@@ -58,6 +58,7 @@ NAMES = [
     "id_table_rows",
     "join_health_ratio",
     "judged_examples",
+    "known_ids",
     "lag_records",
     "learned_rows_total",
     "lease_token",

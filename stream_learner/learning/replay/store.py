@@ -93,7 +93,7 @@ class RowStore:
 
     def take(self, name: str, rows: I64) -> Column:
         """A copy of a column's rows."""
-        return self.columns[name].take(rows, axis=0)
+        return self.columns[name].take(rows, axis=0, mode="clip")
 
     def capture(self) -> dict[str, Any]:
         """The whole state. `changes` counts from here."""
