@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stream_learner.journal import Command
+from stream_learner.judging import checks
+from stream_learner.judging.checks import Comparison
 from stream_learner.judging.judge import Judge
 from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.learner import Learner
@@ -95,7 +97,8 @@ class Decisions:
         before = self._publisher.champion
         self._learner.promote()
         occasion = self._means.occasion(verdict.to_json())
-        version = self._publisher.promoted(occasion, self._aggregates, self._judge.sample())
+        sample, observed = self._judge.sample(), self._judge.observed()
+        version = self._publisher.promoted(occasion, self._aggregates, sample, observed)
         self._means.published(slide.end, False)
         if before is not None and self._learner.has_previous:
             self._judge.canary.begin(version.manifest.version, before, slide.end)
@@ -104,7 +107,8 @@ class Decisions:
     def roll_back(self, to: int, slide_end: int, verdict: dict[str, Any]) -> Version:
         """Republishes an older version under a new number: the pointer never moves back."""
         self._means.settle()  # its files may still be waiting to be written
-        version = self._publisher.rolled_back(self._means.occasion(verdict), to, self._judge.sample())
+        sample, observed = self._judge.sample(), self._judge.observed()
+        version = self._publisher.rolled_back(self._means.occasion(verdict), to, sample, observed)
         self._means.published(slide_end, True)
         return version
 
@@ -134,7 +138,7 @@ class Decisions:
         done = "the candidate was restarted from the champion"
         if target is not None:
             done = f"version {target} is served again, and the candidate was restarted from it"
-        reason = f"degraded: {done}: {verdict.reason.removeprefix('held: ')}"
+        reason = f"degraded: {done}: {checks.worse(Comparison.recorded(verdict.evidence))}"
         version = None
         if target is not None:
             version = self.roll_back(target, slide.end, {"verdict": "rollback", "reason": reason})

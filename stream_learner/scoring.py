@@ -41,9 +41,9 @@ class Scoring:
         )
         return replace(
             examples,
-            logit_candidate=self._learner.score(examples),
-            logit_champion=self._learner.score_champion(examples),
             logit_served=self._publisher.score_served(examples),
+            logit_candidate=self._learner.score(examples),  # the same rows for one model after the other
+            logit_champion=self._learner.score_champion(examples),
         )
 
     def candidate_at_maturity(self, examples: ExampleBatch) -> NDArray[np.float32] | None:

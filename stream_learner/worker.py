@@ -34,7 +34,7 @@ from stream_learner.judging.score_log import ScoreLog
 from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.features import feature_schema
 from stream_learner.learning.learner import Learned, Learner
-from stream_learner.learning.replay import Replay
+from stream_learner.learning.replay import replay_buffer
 from stream_learner.lease import Lease
 from stream_learner.lessons import to_learn
 from stream_learner.observing.health import Health
@@ -119,7 +119,7 @@ class Worker:
         self.quarantine = Quarantine(config, self.schema, self._record, lease.prove)
         features = feature_schema(config, self.schema, self.aggregates.columns)
         self.learner = Learner(config, features)
-        self.replay = Replay(config.replay.capacity, config.seed)
+        self.replay = replay_buffer(config, self.schema)
         self.judge = Judge(config, self.schema, features)
         self.publisher = Publisher(config, features, self.aggregates.columns, self.learner, lease)
         self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)
@@ -171,12 +171,14 @@ class Worker:
         self.around.health.running()
         log.info("reading %d partitions", len(self.intake.positions))
 
-    def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
-        """Slide after slide until `stopping` says so or a bounded log ends; then a last snapshot."""
+    def run(self, stopping: Callable[[], bool] = lambda: False, learned: Callable[[], None] = lambda: None) -> None:
+        """Slide after slide until `stopping` says so or a bounded log ends; then, `learned` told, a last snapshot."""
         self._stopping = stopping
         while (slide := self.intake.next_slide(self._carry_out, self._turn, self._keep)) is not None:
             self.run_slide(slide)
         self.around.health.stopping()
+        self.writer.drain()
+        learned()
         self._keep()
 
     def _turn(self) -> bool:
@@ -327,10 +329,8 @@ class Worker:
         if version is not None:
             with metrics.publishing():
                 self._retrying(lambda: self.publisher.write(version), f"version {version.manifest.version}")  # 5
-        with metrics.snapshotting():
-            info = self._retrying(
-                lambda: self.snapshots.write(capture.slide, capture.state, self._head), "snapshot"
-            )  # 6
+        with metrics.snapshotting():  # 6
+            info = self._retrying(lambda: self.snapshots.write(capture.slide, capture.state, self._head), "snapshot")
         metrics.wrote(info)
         if version is not None:
             self._serve(version.manifest.version)  # 7

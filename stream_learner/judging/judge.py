@@ -20,6 +20,7 @@ from stream_learner.judging.drift import DriftWatch
 from stream_learner.judging.drift_inputs import InputColumns
 from stream_learner.judging.gate import Gate
 from stream_learner.judging.metrics import finite_or_none, to_logits
+from stream_learner.judging.observed import Observed
 from stream_learner.judging.scoreboard import Origin, Scoreboard
 from stream_learner.judging.slices import Slices
 from stream_learner.judging.verdict import Question, Verdict
@@ -60,6 +61,7 @@ class Judge:
         self.canary = Canary(config.canary)
         self._ranked = config.gate.min_auc is not None
         self.psi: dict[str, float] = {}  # of the last verdict
+        self._shares: dict[str, Any] = {}  # the same
         self._sample: ExampleBatch | None = None  # rows of the last slide in which something matured
 
     def in_span(self, times: NDArray[np.int64], slide: int) -> NDArray[np.bool_]:
@@ -131,7 +133,7 @@ class Judge:
 
     def verdict(self, slide: Slide, *, finite: bool, champion: int | None) -> Verdict:
         """The gate's answer for this slide, with every number it used."""
-        self.psi = self.drift.psi(slide.end)
+        self.psi, self._shares = self.drift.psi(slide.end), self.drift.shares(slide.end)
         question = Question(
             slide=slide.number,
             slide_end=slide.end,
@@ -159,7 +161,7 @@ class Judge:
 
     def drift_numbers(self) -> dict[str, Any]:
         """What the drift detectors say, for the verdict's record; NaN as None."""
-        finite: dict[str, Any] = finite_or_none(self.drift.numbers())
+        finite: dict[str, Any] = finite_or_none({**self.drift.numbers(), "shares": self._shares})
         return finite
 
     def slice_metrics(self) -> dict[str, Any]:
@@ -170,6 +172,20 @@ class Judge:
             name: {label: self.board.slice("candidate", number, span) for label, span in spans.items()}
             for name, number in self.slices.numbers().items()
         }
+
+    def observed(self) -> Observed:
+        """What a version's card tells beside its metrics: the candidate, over the longest window."""
+        longest = max(self.windows, default=None)
+        slices = {name: self.board.slice("candidate", n, longest) for name, n in self.slices.numbers().items()}
+        matured = self.drift.inputs.matured_sample()
+        return Observed(
+            span=None if longest is None else str(longest),
+            slices=finite_or_none(slices),
+            reliability=self.board.reliability("candidate", longest),
+            psi=dict(self.psi),
+            findings=[finding.to_json() for finding in self.drift.current],
+            matured=matured,
+        )
 
     def evidence(self) -> dict[str, Any]:
         """What a version's manifest says of quality, NaN as None: the candidate's lifetime, then all by model."""

@@ -57,7 +57,7 @@ class DelayHeads:
     def learn(
         self,
         ids: NDArray[np.int64],
-        numbers: NDArray[np.float32],
+        scaled: NDArray[np.float32],
         time: NDArray[np.int64],
         labels: NDArray[np.float32],
         in_time: NDArray[np.bool_],
@@ -70,7 +70,7 @@ class DelayHeads:
             self._begin(labels, told)
         for start in range(0, len(labels), self._rows):
             part = slice(start, start + self._rows)
-            self._step(ids[part], numbers[part], time[part], labels[part], told[part])
+            self._step(ids[part], scaled[part], time[part], labels[part], told[part])
 
     def _begin(self, labels: NDArray[np.float32], told: NDArray[np.float32]) -> None:
         """Both start at the rates of the first examples."""
@@ -88,10 +88,10 @@ class DelayHeads:
             out.append(by_member(logits, tf.shape(dense)[0])[:, 0] + self._offsets[number])
         return out
 
-    def _traced_step(self, ids: Tensor, numbers: Tensor, time: Tensor, labels: Tensor, in_time: Tensor) -> Tensor:
+    def _traced_step(self, ids: Tensor, scaled: Tensor, time: Tensor, labels: Tensor, in_time: Tensor) -> Tensor:
         rows = self._model.encoder.rows(ids)
         vectors = [tf.gather(table, rows[name]) for name, table in self._model.tables.items()]
-        dense = self._model.encoder.dense(numbers, time)
+        dense = self._model.encoder.dense_of(scaled, time)
         weights = [weight.read_value() for weight in self._weights]
         delayed, negative, among = delay_targets(labels, in_time)
         with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -40,8 +40,8 @@ class ConversionModel:
             column.name: tf.Variable(first_vectors(column, config.seed, index), name=f"table_{column.name}")
             for index, column in enumerate(features.ids)
         }
-        dims = {column.name: column.dim for column in features.ids}
-        self.network = build_network(config.learning, dims, features.dense_owners(), config.seed)
+        self._learning = config.learning
+        self.network = self.new_network(config.seed)
         self.offset = tf.Variable(0.0, trainable=False, name="offset")
         self.shift = tf.Variable(0.0, trainable=False, name="shift") if config.learning.calibration_rows else None
         weights = {id(weight) for weight in self.network.weights}
@@ -57,30 +57,45 @@ class ConversionModel:
         self.traces: Counter[str] = Counter()
         self._score = tf.function(self._traced_logits, input_signature=input_signature(features), autograph=False)
 
+    def trace(self) -> None:
+        """Builds the graph of `score` now instead of at its first call."""
+        self._score.get_concrete_function()
+
+    def new_network(self, seed: int) -> Any:
+        """A network of this model's shape with first weights by the seed."""
+        dims = {column.name: column.dim for column in self.features.ids}
+        return build_network(self._learning, dims, self.features.dense_owners(), seed)
+
     def logits(self, ids: Tensor, numbers: Tensor, time: Tensor) -> Tensor:
         """The score of every row, float32 [B] log-odds, in the graph.
 
         `ids` int64 [B, ids used] bitcast fingerprints, `numbers` float32 [B, numbers used] raw, `time` int64 [B] us.
         """
-        rows = self.encoder.rows(ids)
-        vectors = [tf.gather(table, rows[name]) for name, table in self.tables.items()]
-        out = self.network([*vectors, self.encoder.dense(numbers, time)], training=False)
-        return self.served(by_member(out, tf.shape(time)[0]))
+        return self._logits(ids, self.encoder.dense(numbers, time), time)
 
     def served(self, by_member: Tensor) -> Tensor:
         """What a network says, [B, members], as the score of the label's probability, [B]."""
         logits = served(self._label_mode, combined(by_member + self.offset)) + self._thinning
         return logits if self.shift is None else logits + self.shift
 
+    def network_inputs(self, ids: Tensor, dense: Tensor) -> list[Tensor]:
+        """Looked-up vectors in the order of the tables, then `dense` as of the encoder."""
+        rows = self.encoder.rows(ids)
+        return [*(tf.gather(table, rows[name]) for name, table in self.tables.items()), dense]
+
     def score(
-        self, ids: NDArray[np.int64], numbers: NDArray[np.float32], time: NDArray[np.int64]
+        self, ids: NDArray[np.int64], scaled: NDArray[np.float32], time: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """`logits` of numpy columns of any length, float32 [n]."""
+        """`logits` of numpy columns of any length, float32 [n]; `scaled` as of `FeatureSchema.transformed`."""
         scores = np.empty(len(time), np.float32)
         for start in range(0, len(time), SCORE_ROWS):
             part = slice(start, start + SCORE_ROWS)
-            scores[part] = self._score(ids[part], numbers[part], time[part]).numpy()
+            scores[part] = self._score(ids[part], scaled[part], time[part]).numpy()
         return scores
+
+    def _logits(self, ids: Tensor, dense: Tensor, time: Tensor) -> Tensor:
+        out = self.network(self.network_inputs(ids, dense), training=False)
+        return self.served(by_member(out, tf.shape(time)[0]))
 
     def values(self) -> dict[str, NDArray[Any]]:
         """Copies of `variables`."""
@@ -90,9 +105,9 @@ class ConversionModel:
         """Sets all of `variables`. Raises StateError when names, shapes or types are not this model's."""
         assign_all(self.variables, values)
 
-    def _traced_logits(self, ids: Tensor, numbers: Tensor, time: Tensor) -> Tensor:
+    def _traced_logits(self, ids: Tensor, scaled: Tensor, time: Tensor) -> Tensor:
         self.traces["score"] += 1  # Python runs only while TensorFlow traces
-        return self.logits(ids, numbers, time)
+        return self._logits(ids, self.encoder.dense_of(scaled, time), time)
 
 
 def by_member(logits: Tensor, rows: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from stream_learner.learning.encoder import Tensor
 from stream_learner.settings import Learning
@@ -123,6 +124,15 @@ def forget(rule: Optimizer, variable: Any, slots: dict[str, Any]) -> None:
         slot.assign(tf.fill(slot.shape, np.float32(rule.slots[name])))
     if isinstance(rule, Ftrl):
         slots["linear"].assign(rule.linear(variable.read_value()))
+
+
+def forget_rows(rule: Optimizer, slots: dict[str, Any], rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+    """The slots of the given rows, which hold `vectors` [rows, dim], without memory of any gradient."""
+    for name, slot in slots.items():
+        first = np.full(vectors.shape, rule.slots[name], np.float32)
+        if isinstance(rule, Ftrl) and name == "linear":
+            first = rule.linear(tf.constant(vectors))
+        slot.scatter_update(tf.IndexedSlices(first, rows))
 
 
 def step_dense(

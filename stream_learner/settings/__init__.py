@@ -14,6 +14,7 @@ from stream_learner.settings.learning import (
     IdFeature,
     Learning,
     NumericFeature,
+    Plasticity,
     Replay,
     WarmRestart,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "Neighbours",
     "NumericFeature",
     "Observing",
+    "Plasticity",
     "Privacy",
     "Quarantine",
     "Replay",
