@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo audit sbom release-fixture docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-drift bench-judging bench-gate bench-quality bench-restart faults fuzz lock clean soak bench-snapshots
+.PHONY: setup bench-setup demo audit sbom release-fixture docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots
 
 KILLS ?= 20
 SEED ?= 7
 MINUTES ?= 60
 INPUTS ?= 1000000
-SEEDS ?= 3
+SEEDS ?= 4
 
 setup: $(VENV)/.ready
 
@@ -84,9 +84,29 @@ bench: setup
 bench-quality: bench-setup
 	$(BIN)/python -m benchmarks.quality --data $(DATA) $(if $(OUT),--out $(OUT)) $(if $(METHODS),--methods $(METHODS))
 
+# What each label mode is worth on a shop whose conversions are known: bench-delay [OUT=d.json]
+bench-delay: setup
+	$(BIN)/python -m benchmarks.delay $(if $(OUT),--out $(OUT))
+
 # False publishing under continuous looks, and what it takes to find a real gain.
 bench-gate: setup
 	$(BIN)/python -m benchmarks.gate $(if $(OUT),--out $(OUT))
+
+# CPU-seconds per million events from Kafka to learned, stage by stage, the usual ways beside: [QUICK=1] [OUT=t.json]
+bench-throughput: bench-setup
+	nice -n 10 $(BIN)/python -m benchmarks.throughput $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
+
+# Replay policies against none: a season that comes back, Tmall, the cost of a draw.
+bench-replay: setup
+	$(BIN)/python -m benchmarks.replay --data $(DATA) --seeds $(SEEDS) $(if $(OUT),--out $(OUT))
+
+# 500 changes of the task: plain fine-tuning against renewals of the network.
+bench-plasticity: setup
+	$(BIN)/python -m benchmarks.plasticity $(if $(OUT),--out $(OUT))
+
+# Exact and hashed id tables of many sizes; admission and expiry.
+bench-ids: setup
+	$(BIN)/python -m benchmarks.ids --seeds $(SEEDS) $(if $(OUT),--out $(OUT))
 
 # From SIGKILL to learning again, against the size of an embedding table.
 bench-restart: setup

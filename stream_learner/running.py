@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stream_learner import config as configs
+from stream_learner.allocation import freeze_objects, keep_freed_memory
 from stream_learner.config_change import ConfigSwitched
 from stream_learner.durable import make_folder, write_file
 from stream_learner.errors import ConfigError, FatalError, UnavailableError
@@ -55,6 +56,7 @@ def run(
     Stands by first, while another worker holds the lease on the state. Told to stop then, or before the source could be
     reached, it returns an empty report.
     """
+    keep_freed_memory()
     configure_tensorflow(config)
     with ExitStack() as stack:
         traces = stack.enter_context(closing(open_traces(config)))
@@ -142,8 +144,10 @@ def _learn(worker: Worker, stopping: threading.Event, watch: Stopwatch, *, bound
         progress.update(worker.tally.consumed - before[1], f"champion {worker.publisher.champion or '-'}")
         return stopping.is_set()
 
+    freeze_objects()
+    watch.reading()
     try:
-        worker.run(stop)
+        worker.run(stop, watch.learned)
     finally:
         progress.close()
     content = report(worker, watch, before[0])

@@ -55,6 +55,8 @@ class Judge:
         )
         self.drift = DriftWatch(columns, config.drift, config.seed)
         self.gate = Gate(config.gate)
+        self._early = config.labels.early
+        self.relation_moved = False  # whether the last slide's labels told so of the champion
         self._floored = sorted(config.gate.slices)
         self.canary = Canary(config.canary)
         self._ranked = config.gate.min_auc is not None
@@ -75,7 +77,7 @@ class Judge:
         self, matured: Matured, candidate: NDArray[np.float32] | None, champion: NDArray[np.float32], slide: Slide
     ) -> None:
         """Examples got their labels. `candidate` (None = it has learned nothing yet) and `champion` (NaN = there is
-        none) are logits as of now, before these are learned. [n]"""
+        none) are logits given before these were learned. [n]"""
         examples = matured.examples
         arrival = {
             "candidate": examples.logit_candidate,
@@ -87,13 +89,28 @@ class Judge:
         origin = Origin(examples.time, users, slices, examples.judged)
         self.board.add(arrival, examples.label, slide.end, origin)
         if candidate is not None:
-            self.gate.observe(candidate, champion, examples.label, slide.end, self._floors(examples))
+            fair = self._fair(examples)
+            floors = {name: inside[fair] for name, inside in self._floors(examples).items()}
+            self.gate.observe(candidate[fair], champion[fair], examples.label[fair], slide.end, floors)
         self.baselines.update(examples.ids, examples.label)
         span = slide.start, slide.end
-        for finding in self.drift.matured(examples, matured.delays(), champion, slide.number, span):
+        findings = self.drift.matured(examples, matured.delays(), champion, slide.number, span)
+        self.relation_moved = any(finding.kind == "relation" for finding in findings)
+        for finding in findings:
             log.warning("slide %d: %s", slide.number, finding)
         if len(examples):
             self._sample = examples.take(slice(-_SAMPLE, None))
+
+    def where_fair(self, examples: ExampleBatch, champion: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The champion's logits of the examples it can be judged on, the others NaN. [n]"""
+        return np.where(self._fair(examples), champion, np.float32(np.nan)) if self._early else champion
+
+    def _fair(self, examples: ExampleBatch) -> NDArray[np.bool_]:
+        """Which examples are evidence, [n]. Those told early are where they arrived since the last version was made and
+        the candidate last restarted: scored as they arrived, by the models in question, before either learned them."""
+        if not self._early:
+            return np.ones(len(examples), bool)
+        return (examples.time >= self.gate.since) & np.isfinite(examples.logit_candidate)
 
     def _floors(self, examples: ExampleBatch) -> dict[str, NDArray[np.bool_]]:
         """Which examples belong to each slice that the gate has a floor for. [n]"""

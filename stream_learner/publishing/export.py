@@ -27,6 +27,7 @@ from stream_learner.learning.features import Aggregate, FeatureSchema
 from stream_learner.learning.learner import Learner
 from stream_learner.learning.model import SCORE_ROWS
 from stream_learner.publishing.graph_file import canonical
+from stream_learner.publishing.loaded import GRAPH, PREFIX, LoadedModel, key, name_of
 from stream_learner.publishing.serving import Serving
 from stream_learner.publishing.travelling import Tables, Travelling, served_numbers, travelling
 from stream_learner.settings import Config
@@ -37,7 +38,6 @@ Variables = dict[str, NDArray[Any]]
 
 TOLERANCE = 1e-6  # largest difference of a probability that the check of a version lets pass
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_PREFIX = Path("variables") / "variables"
 
 
 class Exporter:
@@ -55,6 +55,7 @@ class Exporter:
         self._object_graph = b""
         self._keys: dict[str, str] = {}  # name of a variable -> its key in the variables file
         self._signature: dict[str, Any] = {}
+        self._checked: LoadedModel | None = None  # on the writer thread
 
     def prepare(self, learner: Learner) -> None:
         """Traces the graph that all versions of this config share. Raises RetryableError when it cannot be saved."""
@@ -65,14 +66,14 @@ class Exporter:
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._folder, prefix=".graph-") as scratch:
                 tf.saved_model.save(root, scratch, signatures=functions)
-                self._graph = canonical((Path(scratch) / "saved_model.pb").read_bytes())
-                reader = tf.train.load_checkpoint(str(Path(scratch) / _PREFIX))
+                self._graph = canonical((Path(scratch) / GRAPH).read_bytes())
+                reader = tf.train.load_checkpoint(str(Path(scratch) / PREFIX))
                 self._object_graph = reader.get_tensor(_OBJECT_GRAPH)
                 known = set(reader.get_variable_to_shape_map()) - {_OBJECT_GRAPH}
         except (OSError, tf.errors.OpError) as error:
             raise RetryableError(f"{self._folder}: the graph of the model cannot be saved: {error}") from error
         self._signature = {name: _described(function) for name, function in functions.items()}
-        self._keys = {name: _key(name) for name in serving.variables}
+        self._keys = {name: key(name) for name in serving.variables}
         if set(self._keys.values()) != known:
             raise StateError(f"the saved graph holds {sorted(known)}, expected {sorted(self._keys.values())}")
 
@@ -85,10 +86,10 @@ class Exporter:
         arrays = self._arrays(variables, tables)
         names = [self._keys[name] for name in arrays]
         try:
-            (folder / _PREFIX).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "saved_model.pb").write_bytes(self._graph)
+            (folder / PREFIX).parent.mkdir(parents=True, exist_ok=True)
+            (folder / GRAPH).write_bytes(self._graph)
             tf.raw_ops.SaveV2(
-                prefix=str(folder / _PREFIX),
+                prefix=str(folder / PREFIX),
                 tensor_names=[*names, _OBJECT_GRAPH],
                 shape_and_slices=[""] * (len(names) + 1),
                 tensors=[*map(tf.constant, arrays.values()), tf.constant(self._object_graph)],
@@ -115,9 +116,9 @@ class Exporter:
         Raises StateError when the files are torn or of another config.
         """
         try:
-            reader = tf.train.load_checkpoint(str(folder / _PREFIX))
-            keys = [key for key in reader.get_variable_to_shape_map() if key != _OBJECT_GRAPH]
-            arrays = {_name(key): np.asarray(reader.get_tensor(key)) for key in keys}
+            reader = tf.train.load_checkpoint(str(folder / PREFIX))
+            held = [one for one in reader.get_variable_to_shape_map() if one != _OBJECT_GRAPH]
+            arrays = {name_of(one): np.asarray(reader.get_tensor(one)) for one in held}
         except (OSError, ValueError, IndexError, tf.errors.OpError) as error:
             raise StateError(
                 f"{folder}: variables cannot be read: {error}; restore the version or remove it"
@@ -137,7 +138,7 @@ class Exporter:
         probability differs by more than `TOLERANCE`, or the default signature does not answer with a finite number.
         """
         try:
-            loaded = tf.saved_model.load(str(folder))
+            loaded = self._loaded(folder)
             worst = self._largest_difference(loaded.signatures["from_fingerprints"], examples, expected)
             answer = self._default_answer(loaded.signatures["serving_default"])
         except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
@@ -146,6 +147,14 @@ class Exporter:
             raise StateError(f"{folder}: scores differ from the worker's by up to {worst:.3g}, allowed {TOLERANCE:g}")
         if not np.isfinite(answer).all():
             raise StateError(f"{folder}: serving_default answers {answer} for a row with nothing known")
+
+    def _loaded(self, folder: Path) -> LoadedModel:
+        """The version in memory; where an earlier one with the same graph was loaded, only its variables are read."""
+        if self._checked is None or not self._checked.fits(folder):
+            self._checked = LoadedModel(folder)
+        else:
+            self._checked.exchange(self._checked.read(folder))
+        return self._checked
 
     def _largest_difference(self, signature: Any, examples: ExampleBatch, expected: NDArray[np.float32]) -> float:
         ids = self._features.take_ids(examples.ids)
@@ -188,17 +197,3 @@ def _described(function: Any) -> dict[str, dict[str, str]]:
 def _probability(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     out: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
     return out
-
-
-_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-
-
-def _key(name: str) -> str:
-    """The key that TensorFlow gives to `root.state[name]`; its escape character is the dot."""
-    return f"state/{name.replace('.', '..').replace('/', '.S')}{_SUFFIX}"
-
-
-def _name(key: str) -> str:
-    """The inverse of `_key`."""
-    escaped = key.removeprefix("state/").removesuffix(_SUFFIX)
-    return "/".join(part.replace("..", ".") for part in escaped.split(".S"))

@@ -84,7 +84,8 @@ class Publisher:
         self._tables: Tables = {}  # of the champion, as they travel
 
     def start(self) -> list[str]:
-        """Clears what a killed writer left and makes the export graph ready; returns what was cleared."""
+        """Clears what a killed writer left and makes all graphs ready; returns what was cleared."""
+        self._learner.trace()
         self._exporter.prepare(self._learner)
         return self.checkpoints.recover()
 
