@@ -71,6 +71,7 @@ def report(worker: Worker, watch: Stopwatch, events_before: int) -> dict[str, An
         "positives": tally.positives,
         "purchases": tally.purchases,
         "unmatched_purchases": tally.unmatched,
+        "cancelled": tally.cancelled,
         "pending": len(worker.attribution),
         "slides": tally.slides,
         "quarantined_slides": [slide.number for slide in worker.quarantine.slides()],

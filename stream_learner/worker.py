@@ -34,8 +34,9 @@ from stream_learner.judging.score_log import ScoreLog
 from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.features import feature_schema
 from stream_learner.learning.learner import Learned, Learner
-from stream_learner.learning.replay import Replay
+from stream_learner.learning.replay import replay_buffer
 from stream_learner.lease import Lease
+from stream_learner.lessons import to_learn
 from stream_learner.observing.health import Health
 from stream_learner.observing.metrics import WorkerMetrics
 from stream_learner.operators import Operators
@@ -118,17 +119,15 @@ class Worker:
         self.quarantine = Quarantine(config, self.schema, self._record, lease.prove)
         features = feature_schema(config, self.schema, self.aggregates.columns)
         self.learner = Learner(config, features)
-        self.replay = Replay(config.replay.capacity, config.seed)
+        self.replay = replay_buffer(config, self.schema)
         self.judge = Judge(config, self.schema, features)
         self.publisher = Publisher(config, features, self.aggregates.columns, self.learner, lease)
         self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)
-        means = Means(
-            self._record, self._judged, self._published, around.metrics.decided, self._occasion, self.writer.drain
-        )
-        self.decisions = Decisions(
-            config, self.learner, self.replay, self.judge, self.publisher, self.aggregates, means
-        )
-        self.scoring = Scoring(self.learner, self.judge, self.publisher, labelled=config.labels.source == "field")
+        settling = self.writer.drain, self.attribution.forget
+        means = Means(self._record, self._judged, self._published, around.metrics.decided, self._occasion, *settling)
+        models = self.learner, self.replay, self.judge, self.publisher
+        self.decisions = Decisions(config, *models, self.aggregates, means)
+        self.scoring = Scoring(self.learner, self.judge, self.publisher, config.labels)
         self.operators = Operators(
             self.commands, self.journal, self.intake, self.publisher, self.quarantine, config.storage.retry_timeout
         )
@@ -209,7 +208,7 @@ class Worker:
 
     def run_slide(self, slide: Slide) -> None:
         """The path of a slide's events, from aggregates to the commit."""
-        events = self._without_repeats(slide)
+        events, found = self._without_repeats(slide), self.quarantine.found
         with self._stage("aggregates"):
             rows = select_examples(events, self.schema, self.config)
             whole = self.quarantine.inspect(slide, events, rows, self.attribution.matched(events, rows))
@@ -221,14 +220,14 @@ class Worker:
                 self.judge.arrived(examples, slide)
                 self.judge.canary.arrived(examples.logit_champion, self.learner.score_previous(examples))
         with self._stage("attribution"):
-            came = self.attribution.step(events, rows, examples, slide.end)
-            self.tally.joined(len(rows), len(came.examples), came.positives, came.purchases, came.unmatched)
+            came = self.attribution.step(events, rows, examples, slide.end, early=whole and self.learner.has_learned)
+            self.tally.joined(len(rows), *came.counts())
             matured, requeued = self.quarantine.sort_out(came, slide)
-            fresh = ExampleBatch.concat([*requeued, matured.examples])
-            self.aggregates.take_in_labels(fresh, slide.end)
+            matured = self.decisions.after_outage(slide, matured, self.quarantine.found - found)
+            self.aggregates.take_in_labels(ExampleBatch.concat([*requeued, matured.examples]), slide.end)
         with self._stage("judge"):
             candidate = self.scoring.candidate_at_maturity(matured.examples)
-            champion = self.learner.score_champion(matured.examples)
+            champion = self.scoring.champion_at_maturity(matured.examples)
             self.judge.matured(matured, candidate, champion, slide)
             labels, previous = matured.examples.label, self.learner.score_previous(matured.examples)
             self.judge.canary.matured(champion, previous, labels)
@@ -236,7 +235,9 @@ class Worker:
                 lambda: self.scores.line(slide.number, slide.end, candidate, champion, labels), "scores.jsonl"
             )
         with self._stage("learn"):
-            learned = self.learner.learn(fresh, self.replay, slide.number)
+            self.learner.look_back(matured.examples, slide.end, drifted=self.judge.relation_moved)
+            fresh, early = to_learn(matured, requeued, self.config.labels)
+            learned = self.learner.learn(fresh, self.replay, slide.number, early)
         self._last_end = slide.end
         with self._stage("commit"):
             self._commit(slide)

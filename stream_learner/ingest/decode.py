@@ -87,7 +87,7 @@ class _TopicDecoder:
         self._max_bytes = config.dead_letters.max_record_bytes
         self._max_ahead = int(config.slides.max_ahead)
         self._kinds = {source: schema.kinds.index(kind) for source, kind in self._topic.types.items()}
-        self._labelled_kind = schema.kinds.index(config.examples.of) if config.labels.source == "field" else None
+        self._labelled_kind = schema.kinds.index(config.examples.of) if config.labels.in_events else None
         key = config.privacy.key if config.privacy.pseudonymise else None
         self._pseudonymiser = Pseudonymiser(key.reveal()) if key is not None else None
         fields = self._topic.fields

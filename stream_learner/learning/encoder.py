@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from stream_learner.learning.features import FeatureSchema, IdColumn
-from stream_learner.learning.tables import MISSING_ROW, UNKNOWN_ROW, admit, no_ids
+from stream_learner.learning.tables import MISSING_ROW, UNKNOWN_ROW, no_ids
 
 Tensor = Any  # TensorFlow has no types that a checker could read
 
@@ -43,15 +43,14 @@ class Encoder:
                 self.variables[f"exact/{column.name}/rows"] = tf.Variable(rows, trainable=False)
         self._members, self._sizes = _membership(features)
 
-    def admit(self, ids: NDArray[np.int64]) -> None:
-        """Lets new ids ([n, ids used], bitcast fingerprints) into the exact tables, while they have room."""
-        for index, column in enumerate(self.features.ids):
-            if column.table == "exact":
-                fingerprints, rows = self._exact(column)
-                grown = admit(fingerprints.numpy(), rows.numpy(), ids[:, index])
-                if grown is not None:
-                    fingerprints.assign(grown[0])
-                    rows.assign(grown[1])
+    def ids_of(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Copies of an exact table's fingerprints and their rows."""
+        return self.variables[f"exact/{name}/fingerprints"].numpy(), self.variables[f"exact/{name}/rows"].numpy()
+
+    def set_ids(self, name: str, fingerprints: NDArray[np.int64], rows: NDArray[np.int32]) -> None:
+        """Both [rows of the table], sorted by fingerprint and padded, as of `no_ids`."""
+        self.variables[f"exact/{name}/fingerprints"].assign(fingerprints)
+        self.variables[f"exact/{name}/rows"].assign(rows)
 
     def rows(self, ids: Tensor) -> dict[str, Tensor]:
         """int64 [B, ids used] bitcast fingerprints -> per id feature its table rows, int64 [B]."""

@@ -50,6 +50,9 @@ class IdColumn:
     table: Literal["hashed", "exact"]
     rows: int  # ids that can have a row of their own; row 0 (missing) and, exact, row 1 (unknown) come on top
     dim: int
+    admit_after: int = 1  # exact: sightings before an id gets a row
+    expire_after: int | None = None  # exact: us without a sighting after which it loses it
+    max_waiting: int = 1_000_000  # exact: ids counted that have no row yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,14 @@ class FeatureSchema:
         rest = len(self.dense_names()) - len(owners)
         return owners + [-1] * rest
 
+    def dense_groups(self) -> list[str | None]:
+        """Per dense input the group whose columns it tells of; None for those of the time."""
+        groups: list[str | None] = [self.numbers[index].group for index in self.standardised()]
+        groups += [self.numbers[index].group for index in self.binned() for _ in range(self.bins)]
+        groups += list(self.groups())
+        groups += [self.numbers[index].group for index in self.own_indicators()]
+        return groups + [None] * (len(self.dense_names()) - len(groups))
+
 
 def feature_schema(config: Config, schema: EventSchema, aggregates: Sequence[Aggregate]) -> FeatureSchema:
     """The features that the config chooses.
@@ -133,7 +144,16 @@ def feature_schema(config: Config, schema: EventSchema, aggregates: Sequence[Agg
     `ExampleBatch.numbers`. Raises ConfigError for a pattern that matches none, and when nothing at all is left.
     """
     ids = tuple(
-        IdColumn(name, schema.id_column(name), feature.table, feature.rows, feature.dim)
+        IdColumn(
+            name,
+            schema.id_column(name),
+            feature.table,
+            feature.rows,
+            feature.dim,
+            feature.admit_after,
+            feature.expire_after,
+            feature.max_waiting,
+        )
         for name, feature in config.features.ids.items()
     )
     found = FeatureSchema(

@@ -7,7 +7,17 @@ model, so a snapshot made under other values is refused) unless marked `operatio
 from stream_learner.settings.base import Duration, Secret, Section
 from stream_learner.settings.gate import Canary, Gate, SliceFloor
 from stream_learner.settings.judging import NOVELTY, Drift, Judging, JudgingSpan, Quarantine
-from stream_learner.settings.learning import Encoding, Ensemble, Features, IdFeature, Learning, NumericFeature, Replay
+from stream_learner.settings.learning import (
+    Encoding,
+    Ensemble,
+    Features,
+    IdFeature,
+    Learning,
+    NumericFeature,
+    Plasticity,
+    Replay,
+    WarmRestart,
+)
 from stream_learner.settings.operating import (
     Announce,
     Checkpoints,
@@ -37,7 +47,9 @@ from stream_learner.settings.windows import (
     CountSlides,
     Distinct,
     Examples,
+    LabelMode,
     Labels,
+    Neighbours,
     Slides,
     Within,
 )
@@ -69,12 +81,15 @@ __all__ = [
     "Judging",
     "JudgingSpan",
     "KafkaSource",
+    "LabelMode",
     "LabelRule",
     "Labels",
     "Learning",
     "Lease",
+    "Neighbours",
     "NumericFeature",
     "Observing",
+    "Plasticity",
     "Privacy",
     "Quarantine",
     "Replay",
@@ -87,5 +102,6 @@ __all__ = [
     "Source",
     "Storage",
     "Topic",
+    "WarmRestart",
     "Within",
 ]

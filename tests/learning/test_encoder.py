@@ -6,40 +6,21 @@ import itertools
 from datetime import UTC, datetime
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from model_inputs import EVERYTHING, examples, setting
 
 from stream_learner.learning.bins import Bins
 from stream_learner.learning.encoder import CLIP, Encoder
 from stream_learner.learning.normaliser import Normaliser
-from stream_learner.learning.tables import PADDING, admit, ids_held, no_ids
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_exact_ids_get_rows_first_come_until_the_table_is_full(seed):
-    rng = np.random.default_rng(seed)
-    fingerprints, rows = no_ids(40)
-    expected: dict[int, int] = {}
-    for _ in range(12):
-        ids = rng.choice(rng.integers(-(2**63), 2**63 - 1, 60, dtype=np.int64), 9)
-        ids[rng.random(9) < 0.2] = 0
-        ids[rng.random(9) < 0.1] = PADDING
-        for number in ids.tolist():
-            if number not in (0, PADDING) and number not in expected and len(expected) < 40:
-                expected[number] = len(expected) + 2
-        fingerprints, rows = admit(fingerprints, rows, ids) or (fingerprints, rows)
-        assert np.all(np.diff(fingerprints) >= 0)
-        held = ids_held(rows)
-        assert dict(zip(fingerprints[:held].tolist(), rows[:held].tolist(), strict=True)) == expected
-    assert admit(fingerprints, rows, np.array(list(expected)[:3], np.int64)) is None
+from stream_learner.learning.tables import no_ids
 
 
 def test_rows_of_hashed_and_exact_ids():
     made = setting()
     encoder = Encoder(made.features)
-    known = np.array([[9, 11, 0], [9, 2**64 - 3, 0]], np.uint64).view(np.int64)
-    encoder.admit(known)
+    known, rows = no_ids(100)
+    known[:2], rows[:2] = np.array([2**64 - 3, 11], np.uint64).view(np.int64), [3, 2]
+    encoder.set_ids("item", known, rows)
     big = 2**64 - 3
     ids = np.array([[0, 0, 0], [big, big, 15], [999, 11, 16], [1000, 12, 17]], np.uint64)
     rows = {name: row.numpy().tolist() for name, row in encoder.rows(tf.constant(ids.view(np.int64))).items()}
