@@ -34,7 +34,7 @@ from benchmarks.throughput.table import markdown, picture
 PEERS = ("poll_decode", "vw", "river", "tutorial_loop")
 OFTEN = ("full", "bare", "poll_decode")  # in every round of the quick form too; the others in one
 SLOWEST = "tutorial_loop"
-_QUICK_EVENTS, _QUICK_PER_SECOND, _QUICK_ROUNDS = 300_000, 200.0, 3
+_QUICK_EVENTS, _QUICK_PER_SECOND, _QUICK_ROUNDS = 400_000, 333.0, 3
 _EVENTS, _PER_SECOND, _ROUNDS = 5_000_000, 700.0, 5
 _SLOW_EVENTS = 50_000  # that the slowest peer reads in the quick form, five times as many in the whole one
 

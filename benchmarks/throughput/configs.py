@@ -8,11 +8,12 @@ from typing import Any
 
 from benchmarks.throughput.stream import HORIZON_S, SLIDE_S
 
+_PUBLISHED_EVERY = "5m"
 _NEVER = "3650d"
 
 
 def full(bootstrap: str, topic: str, client: str) -> dict[str, Any]:
-    """The defaults, with the network that the peers have too, four kinds of keys, and a version every slide."""
+    """The defaults, with the network that the peers have too, four kinds of keys, and a version every 5 minutes."""
     return {
         "source": {
             "kind": "kafka",
@@ -39,7 +40,7 @@ def full(bootstrap: str, topic: str, client: str) -> dict[str, Any]:
         "learning": {"hidden": [128, 64], "batch_size": 4096},
         "gate": {
             "mode": "always",
-            "interval": f"{SLIDE_S}s",
+            "interval": _PUBLISHED_EVERY,
             "min_interval": "0s",
             "min_examples": 1,
             "min_positives": 1,

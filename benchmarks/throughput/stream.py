@@ -19,7 +19,7 @@ from benchmarks.produce import make_topic
 PARTITIONS = 4
 CATEGORIES = 1000
 HORIZON_S = 600
-SLIDE_S = 300
+SLIDE_S = 60
 _START_MS = 1_767_225_600_000  # 2026-01-01
 _KINDS = ("click", "cart", "purchase")
 _SHARES = (0.90, 0.06, 0.04)

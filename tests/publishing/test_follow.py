@@ -54,11 +54,14 @@ class Shop:
         self.store.point(version)
 
     def asked(self, follower: Follower) -> np.ndarray:
+        with follower._turns.shared():
+            return self.answer(follower)
+
+    def answer(self, follower: Follower) -> np.ndarray:
         features = self.made.features
         ids, numbers = features.take_ids(self.batch.ids), features.take_numbers(self.batch.numbers)
-        with follower._turns.shared():
-            signature = follower._model.signatures["from_fingerprints"]
-            return signature(ids=ids, numbers=numbers, time=self.batch.time)["logit"].numpy()
+        signature = follower._model.signatures["from_fingerprints"]
+        return signature(ids=ids, numbers=numbers, time=self.batch.time)["logit"].numpy()
 
 
 @pytest.fixture
@@ -106,15 +109,16 @@ def test_one_request_is_answered_by_one_version(shop: Shop) -> None:
 
         def ask() -> None:
             while not stopping.is_set():
-                answers.append(shop.asked(follower))
-                answered.set()
+                with follower._turns.shared():
+                    answers.append(shop.answer(follower))
+                    answered.set()
 
         threads = [threading.Thread(target=ask) for _ in range(2)]
         for thread in threads:
             thread.start()
         for turn in range(20):
-            answered.clear()
             with follower._turns.alone():
+                answered.clear()
                 follower._model.exchange(values[turn % 2])
             assert answered.wait(PATIENCE_S)
         stopping.set()
