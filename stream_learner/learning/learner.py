@@ -41,6 +41,15 @@ class Learned:
     steps: int
     mean_loss: float  # log loss per row before each step, NaN when there was none
 
+    def __add__(self, other: Learned) -> Learned:
+        """Of two tasks; the loss is that of the first that took a step."""
+        loss = other.mean_loss if math.isnan(self.mean_loss) else self.mean_loss
+        rows, replayed = self.rows + other.rows, self.replayed + other.replayed
+        return Learned(rows, replayed, self.steps + other.steps, loss)
+
+
+NOTHING = Learned(0, 0, 0, float("nan"))
+
 
 class Learner:
     """Two models of equal shape: the candidate is trained, the champion is a copy of it as of the last promotion."""
