@@ -23,6 +23,7 @@ from .plans import make_plan
 from .stream import Stream
 from .table import table
 from .trials import Reference, Result, make_reference, missing_announcements, run_plans
+from .volume import unwind_when_terminated
 from .worlds import World, files_world, kafka_world, make_stream
 
 
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time (default %(default)s)")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of trials, to repeat them")
     args = parser.parse_args()
+    unwind_when_terminated()
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     with ExitStack() as stack:
         driver = stack.enter_context(Driver(folder / "driver"))

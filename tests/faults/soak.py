@@ -36,7 +36,7 @@ from .stages import LifeError, Stage
 from .steady import Steady, read_back
 from .stream import PARTITIONS, Stream, changed
 from .verdicts import Verdict
-from .volume import can_mount
+from .volume import can_mount, unwind_when_terminated
 from .worlds import World, announced, kafka_world, topic_config
 
 _STAGE = 101  # stage constant of the seeds
@@ -238,6 +238,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
+    unwind_when_terminated()
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     with ExitStack() as stack:
         driver = stack.enter_context(Driver(folder / "driver"))
