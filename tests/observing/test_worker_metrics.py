@@ -36,6 +36,7 @@ NAMES = [
     "baseline_keys",
     "broken_slides_total",
     "captures_waiting",
+    "catalogue_items",
     "champion_version",
     "commit_failures_total",
     "dead_letters_total",
@@ -67,10 +68,14 @@ NAMES = [
     "quarantined_examples_total",
     "queued_bytes",
     "queued_records",
+    "ranking_coverage_ratio",
+    "ranking_quality_ratio",
+    "ranking_version",
     "records_total",
     "replay_examples",
     "resident_memory_bytes",
     "retraces_total",
+    "session_events",
     "slice_quality_ratio",
     "slide_duration_seconds",
     "slides_total",
@@ -100,6 +105,7 @@ class Parts:
     """A worker's parts, the real ones, without its loop."""
 
     state: str
+    next_item: None = None
     tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
