@@ -76,7 +76,8 @@ def test_a_version_recommends_and_obeys_the_rules(whole: tuple[Path, Outcome]) -
     pushed = asked(model, "--recent", "i1,i2", "--k", "1", "--boost", f"{second}=1000")
     assert pushed[0]["id"] == second and pushed[0]["score"] == pytest.approx(1000 * plain[1]["score"], rel=1e-4)
     assert len(asked(model, "--k", "5")) == 5  # with nothing known of the session
-    assert len(asked(model, "--recent", "never-seen", "--k", "100000")) == report["catalogue"]
+    manifest = json.loads(found.manifests[found.champion or 0])
+    assert len(asked(model, "--recent", "never-seen", "--k", "100000")) == manifest["metrics"]["catalogue"]
 
 
 def test_what_is_no_such_model_is_told_so(whole: tuple[Path, Outcome], tmp_path: Path) -> None:
