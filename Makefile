@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo test test-all test-prometheus prometheus test-browser chromium charts check bench bench-drift bench-judging bench-gate bench-quality bench-next-item bench-restart faults fuzz lock clean soak bench-snapshots
+.PHONY: setup bench-setup demo audit sbom release-fixture docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-next-item bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots
 
 KILLS ?= 20
 SEED ?= 7
 MINUTES ?= 60
 INPUTS ?= 1000000
-SEEDS ?= 3
+SEEDS ?= 4
 
 setup: $(VENV)/.ready
 
@@ -47,6 +47,24 @@ test-prometheus: setup prometheus
 test-browser: setup chromium
 	$(BIN)/python -m pytest tests/browser
 
+# Known vulnerabilities of what the lock file names; asks a live database, from an environment of its own.
+audit:
+	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
+	build/audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+
+# The bill of materials of the image, CycloneDX.
+sbom: setup
+	@mkdir -p build
+	$(BIN)/python deploy/sbom.py > build/sbom.json
+
+# A small state as this release leaves it, kept for the tests of all later ones; once for each release, just before it.
+release-fixture: setup
+	$(BIN)/python tests/fixtures/releases/make.py
+
+# Each line of the README's shell blocks is run; exit codes, keys and metrics in the docs are the code's.
+docs-check: setup
+	$(BIN)/python -m pytest tests/docs tests/test_readme.py
+
 chromium:
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
 
@@ -70,9 +88,29 @@ bench-quality: bench-setup
 bench-next-item: setup
 	$(BIN)/python -m benchmarks.next_item --events $(DATA)/ader_diginetica/events.parquet $(if $(OUT),--report $(OUT)) $(if $(METHODS),--methods $(METHODS))
 
+# What each label mode is worth on a shop whose conversions are known: bench-delay [OUT=d.json]
+bench-delay: setup
+	$(BIN)/python -m benchmarks.delay $(if $(OUT),--out $(OUT))
+
 # False publishing under continuous looks, and what it takes to find a real gain.
 bench-gate: setup
 	$(BIN)/python -m benchmarks.gate $(if $(OUT),--out $(OUT))
+
+# CPU-seconds per million events from Kafka to learned, stage by stage, the usual ways beside: [QUICK=1] [OUT=t.json]
+bench-throughput: bench-setup
+	nice -n 10 $(BIN)/python -m benchmarks.throughput $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
+
+# Replay policies against none: a season that comes back, Tmall, the cost of a draw.
+bench-replay: setup
+	$(BIN)/python -m benchmarks.replay --data $(DATA) --seeds $(SEEDS) $(if $(OUT),--out $(OUT))
+
+# 500 changes of the task: plain fine-tuning against renewals of the network.
+bench-plasticity: setup
+	$(BIN)/python -m benchmarks.plasticity $(if $(OUT),--out $(OUT))
+
+# Exact and hashed id tables of many sizes; admission and expiry.
+bench-ids: setup
+	$(BIN)/python -m benchmarks.ids --seeds $(SEEDS) $(if $(OUT),--out $(OUT))
 
 # From SIGKILL to learning again, against the size of an embedding table.
 bench-restart: setup
@@ -84,6 +122,10 @@ bench-drift: setup bench-setup
 
 bench-judging: setup
 	$(BIN)/python -m benchmarks.judging $(if $(OUT),--out $(OUT))
+
+# The share of the worker's CPU time that three open dashboards take, and their bytes; needs Chromium.
+bench-dashboard: setup chromium
+	$(BIN)/python -m benchmarks.dashboard $(if $(OUT),--out $(OUT))
 
 # The pause, the bytes and the way back of snapshots of 1 GB of tables and slots.
 bench-snapshots: setup

@@ -2,8 +2,9 @@
 
     python -m benchmarks.judging [--out FILE] [--slides 12]
 
-A worker learns a simulated shop with the default sections of the config. CPU seconds of the whole process are taken
-around every call of the judge; scoring by the models is the learner's and is not judging.
+A worker learns a simulated shop with the default sections of the config. CPU seconds of the loop's thread are taken
+around every call of the judge, and around the export of its metrics; those of all threads around the slide, for steps
+of training run on several. Scoring by the models is the learner's and is not judging.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from typing import Any
 
 from stream_learner import config as configs
 from stream_learner.judging.baselines import Baselines
+from stream_learner.judging.canary import Canary
 from stream_learner.judging.judge import Judge
 from stream_learner.judging.slices import Slices
+from stream_learner.observing.metrics import WorkerMetrics
 from stream_learner.running import run
 from stream_learner.simulate.outputs import write_jsonl
 from stream_learner.simulate.shop import Shop
@@ -34,6 +37,8 @@ JUDGING: dict[type, tuple[str, ...]] = {
     Judge: ("arrived", "matured", "verdict", "evidence", "drift_numbers"),
     Slices: ("arrive",),
     Baselines: ("score",),
+    Canary: ("arrived", "matured", "judge"),
+    WorkerMetrics: ("closed",),
 }
 CONFIG = """
 name: conversion
@@ -56,13 +61,15 @@ gate: {{mode: always, interval: 10m}}
 """
 
 
-def timed(spent: Counter[str], stage: str, method: Callable[..., Any]) -> Callable[..., Any]:
-    """The same method; its CPU seconds, of all threads, are counted. What a call inside counted is its own."""
+def timed(
+    spent: Counter[str], stage: str, method: Callable[..., Any], clock: Callable[[], float] = time.thread_time
+) -> Callable[..., Any]:
+    """The same method; its CPU seconds by `clock` are counted. No two of the judge's call each other."""
 
     def call(*arguments: Any, **named: Any) -> Any:
-        began, inner = time.process_time(), sum(spent.values())
+        began = clock()
         result = method(*arguments, **named)
-        spent[stage] += time.process_time() - began - (sum(spent.values()) - inner)
+        spent[stage] += clock() - began
         return result
 
     return call
@@ -74,16 +81,15 @@ def measure(slides: int) -> dict[str, float]:
     for owner, names in JUDGING.items():
         for name in names:
             setattr(owner, name, timed(spent, f"{owner.__name__.lower()}.{name}", getattr(owner, name)))
-    setattr(Worker, "run_slide", timed(spent, "else", Worker.run_slide))  # noqa: B010
+    setattr(Worker, "run_slide", timed(spent, "slides", Worker.run_slide, time.process_time))  # noqa: B010
     with tempfile.TemporaryDirectory() as folder:
         settings = ShopSettings(events_per_hour=1.04 * SLIDES_PER_HOUR * EXAMPLES_PER_SLIDE / 0.8)
         write_jsonl(Path(folder) / "events", Shop(settings).chunks(slides * HOUR_US // SLIDES_PER_HOUR))
         report = run(configs.parse(CONFIG.format(folder=folder)), until_end=True)
-    judging = sum(seconds for part, seconds in spent.items() if part != "else")
-    total = judging + spent["else"]
-    parts = {part: seconds for part, seconds in spent.items() if part != "else"}
+    total = spent.pop("slides")
+    judging = sum(spent.values())
     per_slide = report["examples"] / report["slides"]
-    return {**parts, "judging": judging, "slides": total, "share": judging / total, "examples_per_slide": per_slide}
+    return {**spent, "judging": judging, "slides": total, "share": judging / total, "examples_per_slide": per_slide}
 
 
 def main() -> None:

@@ -22,7 +22,10 @@ from stream_learner.settings import Config
 MIGRATES = frozenset({
     # read afresh by every slide
     "learning.learning_rate", "learning.table_learning_rate", "learning.l2", "learning.dropout", "learning.batch_size",
-    "learning.passes", "learning.blank_rate", "replay.ratio", "aggregates.smoothing", "judging.baseline_smoothing",
+    "learning.passes", "learning.blank_rate", "learning.budget", "replay.ratio", "replay.half_life",
+    "replay.priority_exponent", "replay.correction", "replay.alpha", "replay.beta", "aggregates.smoothing",
+    "judging.baseline_smoothing", "learning.plasticity.every", "learning.plasticity.shrink",
+    "learning.plasticity.perturb", "learning.plasticity.dormant",
     # read afresh by every verdict; a proof that has begun keeps its `alpha`
     "gate.mode", "gate.margin", "gate.interval", "gate.min_interval", "gate.max_interval", "gate.cool_down",
     "gate.min_examples", "gate.min_positives", "gate.max_ne", "gate.min_auc", "gate.calibration", "gate.max_psi",
@@ -30,8 +33,8 @@ MIGRATES = frozenset({
     "drift.min_share", "drift.min_auc", "drift.bins", "drift.min_examples",
     "gate.on_degradation", "gate.catch_up_steps", "canary.max_shift", "canary.min_examples",
     # bounds and spans: what is held is cut to them at the next slide, or grows into them
-    "replay.capacity", "aggregates.expire_after", "aggregates.max_keys", "judging.windows", "judging.exact_max",
-    "judging.baseline_keys",
+    "replay.capacity", "replay.max_bytes", "aggregates.expire_after", "aggregates.max_keys", "judging.windows",
+    "judging.exact_max", "judging.baseline_keys",
 })  # fmt: skip
 
 Values = dict[str, Any]  # by key: a dotted path, as `configs.leaves` writes it

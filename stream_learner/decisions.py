@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stream_learner.journal import Command
+from stream_learner.judging import checks
+from stream_learner.judging.checks import Comparison
 from stream_learner.judging.judge import Judge
 from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.learner import Learner
@@ -18,6 +20,7 @@ from stream_learner.learning.replay import Replay
 from stream_learner.publishing.publisher import Occasion, Publisher, Version
 from stream_learner.settings import Config
 from stream_learner.windows.aggregates import Aggregates
+from stream_learner.windows.attribution import Matured
 from stream_learner.windows.slides import Slide
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,7 @@ class Means:
     count: Callable[[str], None]  # a decision, by what was done
     occasion: Callable[[dict[str, Any]], Occasion]
     settle: Callable[[], None]  # returns when all versions made so far are on disk
+    forgotten: Callable[[int], None]  # the candidate no longer knows what it was told early of clicks since then, us
 
 
 class Decisions:
@@ -93,7 +97,8 @@ class Decisions:
         before = self._publisher.champion
         self._learner.promote()
         occasion = self._means.occasion(verdict.to_json())
-        version = self._publisher.promoted(occasion, self._aggregates, self._judge.sample())
+        sample, observed = self._judge.sample(), self._judge.observed()
+        version = self._publisher.promoted(occasion, self._aggregates, sample, observed)
         self._means.published(slide.end, False)
         if before is not None and self._learner.has_previous:
             self._judge.canary.begin(version.manifest.version, before, slide.end)
@@ -102,21 +107,42 @@ class Decisions:
     def roll_back(self, to: int, slide_end: int, verdict: dict[str, Any]) -> Version:
         """Republishes an older version under a new number: the pointer never moves back."""
         self._means.settle()  # its files may still be waiting to be written
-        version = self._publisher.rolled_back(self._means.occasion(verdict), to, self._judge.sample())
+        sample, observed = self._judge.sample(), self._judge.observed()
+        version = self._publisher.rolled_back(self._means.occasion(verdict), to, sample, observed)
         self._means.published(slide_end, True)
         return version
 
+    def after_outage(self, slide: Slide, matured: Matured, broken: int) -> Matured:
+        """Where slides were found broken, what was told early of their examples cannot be trusted: the candidate goes
+        on from the champion. What is told of clicks that the champion was told nothing of waits: it is left out."""
+        since = self._judge.gate.published_at
+        if not broken or since is None or matured.told is None:
+            return matured
+        replayed = self._restart(slide, since)
+        line = {"kind": "outage", "slide": slide.number, "slide_end": slide.end, "action": "restart_from_champion"}
+        reason = "outage: what was told early cannot be trusted: the candidate was restarted from the champion"
+        self._tell(slide.number, {**line, "reason": reason, "replayed": replayed, "parent": self._publisher.champion})
+        self._means.count("restart_from_champion")
+        return replace(matured, told=matured.told.take(matured.told.examples.time < since))
+
+    def _restart(self, slide: Slide, since: int) -> int:
+        """The candidate from the champion, which was told of no click since then (us). Returns the rows replayed."""
+        replayed = self._learner.restart(self._replay, slide.number, self._config.gate.catch_up_steps)
+        self._means.forgotten(since)
+        self._judge.gate.restarted(slide.end)
+        return replayed
+
     def _start_again(self, verdict: Verdict, slide: Slide, target: int | None) -> Version | None:
         """The candidate goes on from the champion; from the version before it, served again first, given a target."""
+        since = self._judge.gate.published_at or 0 if target is None else 0
         done = "the candidate was restarted from the champion"
         if target is not None:
             done = f"version {target} is served again, and the candidate was restarted from it"
-        reason = f"degraded: {done}: {verdict.reason.removeprefix('held: ')}"
+        reason = f"degraded: {done}: {checks.worse(Comparison.recorded(verdict.evidence))}"
         version = None
         if target is not None:
             version = self.roll_back(target, slide.end, {"verdict": "rollback", "reason": reason})
-        replayed = self._learner.restart(self._replay, slide.number, self._config.gate.catch_up_steps)
-        self._judge.gate.restarted()
+        replayed = self._restart(slide, since)
         action = "rollback_serving" if target is not None else "restart_from_champion"
         line = {"kind": "degradation", "slide": slide.number, "slide_end": slide.end, "action": action}
         self._tell(slide.number, {**line, "reason": reason, "replayed": replayed, "parent": verdict.parent})

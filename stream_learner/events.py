@@ -112,6 +112,21 @@ class ExampleBatch(Columns):
     judged: NDArray[np.bool_]  # [n] counts in the lifetime metrics (`judging.span`)
     unseen: NDArray[np.bool_]  # [n, 2] user, item: in no earlier example (where `judging.slices` asks, else False)
 
+    @classmethod
+    def unscored(cls, **columns: NDArray[Any]) -> Self:
+        """Examples of the columns that are learned from; nobody has scored them, and they count in no metric."""
+        count = len(columns["time"])
+        nothing = np.full(count, np.nan, np.float32)
+        return cls(
+            logit_candidate=nothing,
+            logit_champion=nothing,
+            logit_served=nothing,
+            baseline=np.full((count, 4), np.nan, np.float32),
+            judged=np.zeros(count, bool),
+            unseen=np.zeros((count, 2), bool),
+            **columns,
+        )
+
     def with_numbers(self, numbers: NDArray[np.float32]) -> ExampleBatch:
         """The same examples with other numbers."""
         return replace(self, numbers=numbers)

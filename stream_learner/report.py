@@ -6,7 +6,7 @@ import json
 import resource
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stream_learner.durable import write_file
 from stream_learner.judging.baselines import BASELINES
@@ -15,18 +15,36 @@ from stream_learner.worker import Worker
 
 
 class Stopwatch:
-    """Resources of this process since `start`: monotonic seconds, CPU seconds of all threads, peak memory."""
+    """Resources of this process: monotonic seconds, CPU seconds of all threads, peak memory. The time spent learning
+    is that from `reading`, when all graphs have been built, to `learned`, when the last slide is durable."""
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._cpu = time.process_time()
+        self._started = self._reading = self._learned = _now()
+
+    def reading(self) -> None:
+        self._reading = self._learned = _now()
+
+    def learned(self) -> None:
+        self._learned = _now()
 
     def read(self) -> dict[str, float]:
+        now = _now()
         return {
-            "wall_seconds": time.monotonic() - self._started,
-            "cpu_seconds": time.process_time() - self._cpu,
+            "wall_seconds": now.wall_s - self._started.wall_s,
+            "cpu_seconds": now.cpu_s - self._started.cpu_s,
+            "learning_wall_seconds": self._learned.wall_s - self._reading.wall_s,
+            "learning_cpu_seconds": self._learned.cpu_s - self._reading.cpu_s,
             "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
+
+
+class _Moment(NamedTuple):
+    wall_s: float
+    cpu_s: float
+
+
+def _now() -> _Moment:
+    return _Moment(time.monotonic(), time.process_time())
 
 
 def report(worker: Worker, watch: Stopwatch, events_before: int) -> dict[str, Any]:
@@ -53,6 +71,7 @@ def report(worker: Worker, watch: Stopwatch, events_before: int) -> dict[str, An
         "positives": tally.positives,
         "purchases": tally.purchases,
         "unmatched_purchases": tally.unmatched,
+        "cancelled": tally.cancelled,
         "pending": len(worker.attribution),
         "slides": tally.slides,
         "quarantined_slides": [slide.number for slide in worker.quarantine.slides()],

@@ -171,6 +171,12 @@ def _aggregates(config: Config) -> Iterator[str]:
     yield from _between("distinct", aggregates.distinct, aggregates.keys)
     yield from _between("shares", aggregates.shares, aggregates.keys)
     yield from _between("ranks", aggregates.ranks, aggregates.keys)
+    for near in aggregates.neighbours:
+        for name in (near.key, near.of):
+            if name not in known:
+                yield f"aggregates.neighbours: {name!r} is no id; known: {', '.join(sorted(known))}"
+        if near.key == near.of:
+            yield f"aggregates.neighbours: {near.key} of itself; `of` is what its labels are on"
     for entry in config.export.aggregates:
         if entry not in aggregates.keys:
             yield f"export.aggregates: {entry!r} is not in aggregates.keys ({', '.join(aggregates.keys)})"
@@ -196,6 +202,7 @@ def _labels(config: Config) -> Iterator[str]:
     types = _all_types(config)
     if config.examples.of not in types:
         yield f"examples.of: {config.examples.of!r} is no type of any mapping; known: {', '.join(sorted(types))}"
+    yield from _label_mode(config)
     if config.labels.source == "field":
         return
     positive = config.labels.positive
@@ -207,6 +214,27 @@ def _labels(config: Config) -> Iterator[str]:
         yield "labels.horizon: 0s; must be longer than 0"
     if config.labels.source == "at_once" and config.aggregates.as_of.get(config.labels.positive) == "slide_end":
         yield f"aggregates.as_of.{positive}: slide_end shows an example its own label; use event or slide_start"
+    if (cancel := config.labels.cancel) is None:
+        return
+    if cancel not in types:
+        yield f"labels.cancel: {cancel!r} is no type of any mapping; known: {', '.join(sorted(types))}"
+    if cancel in (positive, config.examples.of):
+        yield f"labels.cancel: {cancel!r} is also labels.positive or examples.of; give it a type of its own"
+
+
+def _label_mode(config: Config) -> Iterator[str]:
+    labels = config.labels
+    if labels.source == "field":
+        if labels.mode != "wait":
+            yield f"labels.mode: {labels.mode}, but with labels.from: field every label comes with its event; use wait"
+        if labels.cancel is not None:
+            yield f"labels.cancel: {labels.cancel!r}, but labels.from: field knows no purchases to take back; use null"
+        return
+    if labels.mode == "es_dfm" and not 0 < labels.elapsed < labels.horizon:
+        yield f"labels.elapsed: {labels.elapsed}; expected more than 0s and less than labels.horizon {labels.horizon}"
+    for name, topic in config.topics.items():
+        if labels.mode == "oracle" and topic.fields.label is None and config.examples.of in _types(config, name):
+            yield f"topics.{name}.fields.label: null, but labels.mode is oracle; give the path of the label to come"
 
 
 def _features(config: Config) -> Iterator[str]:
@@ -214,6 +242,7 @@ def _features(config: Config) -> Iterator[str]:
     for name in config.features.ids:
         if name not in known:
             yield f"features.ids.{name}: no such id; known: {', '.join(sorted(known))}"
+    yield from _id_tables(config)
     numeric = {name for topic in config.topics.values() for name in topic.numeric}
     for name in config.features.numeric or {}:
         if name not in numeric:
@@ -232,6 +261,15 @@ def _features(config: Config) -> Iterator[str]:
         yield "features: nothing for the model to see; name ids, numeric features or aggregates"
 
 
+def _id_tables(config: Config) -> Iterator[str]:
+    for name, feature in config.features.ids.items():
+        for key, value, off in (("admit_after", feature.admit_after, 1), ("expire_after", feature.expire_after, None)):
+            if feature.table == "hashed" and value != off:
+                yield f"features.ids.{name}.{key}: {value}, but a hashed table knows no ids; use table: exact"
+        if feature.expire_after == 0:
+            yield f"features.ids.{name}.expire_after: 0s; must be longer than 0"
+
+
 _NETWORKS = ("logistic", "mlp", "wide_deep", "dcn_v2", "deepfm")
 
 
@@ -243,6 +281,15 @@ def _learning(config: Config) -> Iterator[str]:
         yield f"learning.ensemble.members: {config.learning.ensemble.members} of {network!r}; own networks have 1"
     if config.learning.optimizer == "ftrl" and network != "logistic":
         yield f"learning.optimizer: ftrl forgets a network's first weights; use logistic, or not {network!r} with ftrl"
+    yield from _plasticity(config)
+    yield from _replay(config)
+    learning = config.learning
+    if learning.optimizer == "ftrl" and learning.warm_restart.boost > 1:
+        yield f"learning.warm_restart.boost: {learning.warm_restart.boost:g}, but ftrl's weights know no step; use 1"
+    if learning.optimizer == "ftrl" and learning.table_optimizer is not None:
+        yield f"learning.table_optimizer: {learning.table_optimizer}, but ftrl is for all weights; use null"
+    if learning.negative_share < 1 and config.labels.mode in ("duplicate", "fnc"):
+        yield f"learning.negative_share: {learning.negative_share:g}, but {config.labels.mode} learns every negative"
     yield from _slices(config)
     span = config.judging.span
     for key, value in (("start", span.start), ("end", span.end)):
@@ -251,6 +298,34 @@ def _learning(config: Config) -> Iterator[str]:
     start, end = _time(span.start), _time(span.end)
     if start is not None and end is not None and start >= end:
         yield f"judging.span: start {span.start} is not before end {span.end}"
+
+
+def _plasticity(config: Config) -> Iterator[str]:
+    learning, renewal = config.learning, config.learning.plasticity
+    does = renewal.shrink < 1 or renewal.perturb > 0 or renewal.dormant is not None
+    if renewal.every is not None and not does:
+        yield f"learning.plasticity.every: {renewal.every}, but nothing is renewed; give shrink, perturb or dormant"
+    if renewal.every is None and does:
+        yield "learning.plasticity.every: null, so nothing is ever renewed; give the rows between two renewals"
+    if renewal.dormant is not None and (learning.network not in _NETWORKS[1:] or not learning.hidden):
+        yield f"learning.plasticity.dormant: {learning.network!r} has no hidden layers of the project's; set it to null"
+    if does and learning.optimizer == "ftrl":
+        yield "learning.plasticity: ftrl's weights follow from its slots and cannot be renewed; use another optimizer"
+
+
+def _replay(config: Config) -> Iterator[str]:
+    replay = config.replay
+    categorical = {name for topic in config.topics.values() for name in topic.categorical}
+    if replay.policy == "stratified" and replay.strata != "label" and replay.strata not in categorical:
+        allowed = ", ".join(["label", *sorted(categorical)])
+        yield f"replay.strata: {replay.strata!r} is no categorical feature of any mapping; allowed: {allowed}"
+    if replay.policy == "dark" and config.labels.mode != "wait":
+        yield (
+            f"replay.policy: dark, but labels.mode is {config.labels.mode}: what is learned before its label is final "
+            "leaves no logits to hold to; use another policy, or labels.mode: wait"
+        )
+    if replay.half_life == 0:
+        yield "replay.half_life: 0s; must be longer than 0"
 
 
 def _gate(config: Config) -> Iterator[str]:

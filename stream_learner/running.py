@@ -8,12 +8,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stream_learner import config as configs
+from stream_learner.allocation import freeze_objects, keep_freed_memory
 from stream_learner.config_change import ConfigSwitched
 from stream_learner.durable import make_folder, write_file
 from stream_learner.errors import ConfigError, FatalError, UnavailableError
@@ -23,15 +24,16 @@ from stream_learner.ingest.opening import open_source
 from stream_learner.learning.runtime import configure_tensorflow
 from stream_learner.lease import Lease
 from stream_learner.observing.health import Health
-from stream_learner.observing.logs import Progress
+from stream_learner.observing.logs import Progress, switch_debug
 from stream_learner.observing.metrics import WorkerMetrics
 from stream_learner.observing.routes import Routes
 from stream_learner.observing.server import ObservingServer
+from stream_learner.observing.traces import open_traces
 from stream_learner.publishing.announce import Announcer, KafkaAnnouncer, NoAnnouncer
 from stream_learner.report import Stopwatch, report
 from stream_learner.report import write as write_report
 from stream_learner.retry import retrying
-from stream_learner.settings import Config
+from stream_learner.settings import Config, Observing
 from stream_learner.snapshots import newest_token
 from stream_learner.worker import Surroundings, Worker
 
@@ -54,14 +56,16 @@ def run(
     Stands by first, while another worker holds the lease on the state. Told to stop then, or before the source could be
     reached, it returns an empty report.
     """
+    keep_freed_memory()
     configure_tensorflow(config)
-    metrics, health = WorkerMetrics(), Health(config.observing.stuck_after)
     with ExitStack() as stack:
+        traces = stack.enter_context(closing(open_traces(config)))
+        metrics, health = WorkerMetrics(traces), Health(config.observing.stuck_after)
         state = Path(config.state)
         routes = Routes(state, config.observing.token, metrics, health, config.checkpoints.options)
         server = stack.enter_context(ObservingServer(config.observing, routes))
         log.info("metrics and health at http://%s:%d, dashboard at http://%s:%d/dashboard", *server.address * 2)
-        stopping = stack.enter_context(_signals(config.shutdown.timeout.seconds))
+        stopping = stack.enter_context(_signals(config.shutdown.timeout.seconds, config.observing))
         lease = stack.enter_context(Lease(state / "lease", config.lease, floor=newest_token(state / "snapshots")))
         if not _hold(lease, config, stopping, health):
             return {}
@@ -140,8 +144,10 @@ def _learn(worker: Worker, stopping: threading.Event, watch: Stopwatch, *, bound
         progress.update(worker.tally.consumed - before[1], f"champion {worker.publisher.champion or '-'}")
         return stopping.is_set()
 
+    freeze_objects()
+    watch.reading()
     try:
-        worker.run(stop)
+        worker.run(stop, watch.learned)
     finally:
         progress.close()
     content = report(worker, watch, before[0])
@@ -178,9 +184,9 @@ def _adopt_journal(journal: Path, state: Path) -> None:
 
 
 @contextmanager
-def _signals(timeout_s: float) -> Iterator[threading.Event]:
+def _signals(timeout_s: float, observing: Observing) -> Iterator[threading.Event]:
     """An event set by SIGTERM and SIGINT. When stopping takes longer than `timeout_s`, the process ends with
-    exit code 7, its state as of the last snapshot."""
+    exit code 7, its state as of the last snapshot. SIGUSR1 switches debug logs on and off."""
     stopping = threading.Event()
     timer = threading.Timer(timeout_s, os._exit, [EXIT_SHUTDOWN_TIMEOUT])
     timer.daemon = True
@@ -194,6 +200,7 @@ def _signals(timeout_s: float) -> Iterator[threading.Event]:
         yield stopping
         return
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: switch_debug(observing))
     try:
         yield stopping
     finally:

@@ -11,17 +11,18 @@ from stream_learner.events import EventBatch, ExampleBatch
 from stream_learner.judging.judge import Judge
 from stream_learner.learning.learner import Learner
 from stream_learner.publishing.publisher import Publisher
+from stream_learner.settings import Labels
 
 
 class Scoring:
     """Asks candidate, champion, the version in service as its callers see it, and the do-nothing baselines."""
 
-    def __init__(self, learner: Learner, judge: Judge, publisher: Publisher, *, labelled: bool) -> None:
-        """`labelled`: events bring their label with them (`labels.from: field`)."""
+    def __init__(self, learner: Learner, judge: Judge, publisher: Publisher, labels: Labels) -> None:
         self._learner = learner
         self._judge = judge
         self._publisher = publisher
-        self._labelled = labelled
+        self._labelled = labels.in_events
+        self._early = labels.early or labels.source == "field"
 
     def arrived(self, clicks: EventBatch, numbers: NDArray[np.float32], slide: int) -> ExampleBatch:
         """The slide's examples as of now. `numbers`: aggregates [n, columns], as they were at each click."""
@@ -40,15 +41,21 @@ class Scoring:
         )
         return replace(
             examples,
-            logit_candidate=self._learner.score(examples),
-            logit_champion=self._learner.score_champion(examples),
             logit_served=self._publisher.score_served(examples),
+            logit_candidate=self._learner.score(examples),  # the same rows for one model after the other
+            logit_champion=self._learner.score_champion(examples),
         )
 
     def candidate_at_maturity(self, examples: ExampleBatch) -> NDArray[np.float32] | None:
-        """The candidate's logits before these are learned, [n]; None as long as it has learned nothing."""
+        """The candidate's logits before these are learned, [n]; None as long as it has learned nothing.
+
+        Where labels come with their events nothing was learned since they arrived; where examples are told early, what
+        they got as they arrived is all that is free of their labels.
+        """
         if not self._learner.has_learned:
             return None
-        if self._labelled:  # they arrived in this slide: nothing was learned since
-            return examples.logit_candidate
-        return self._learner.score(examples)
+        return examples.logit_candidate if self._early else self._learner.score(examples)
+
+    def champion_at_maturity(self, examples: ExampleBatch) -> NDArray[np.float32]:
+        """The champion's logits, [n]; NaN where there is none, and where it may have been told of an example early."""
+        return self._judge.where_fair(examples, self._learner.score_champion(examples))

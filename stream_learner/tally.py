@@ -33,6 +33,7 @@ class Tally:
     positives: int = 0
     purchases: int = 0
     unmatched: int = 0
+    cancelled: int = 0
     slides: int = 0
     passed: int = 0
     held: int = 0
@@ -91,13 +92,16 @@ class Tally:
             self.accepted -= events
             self.quarantined += events
 
-    def joined(self, arrived: int, matured: int, positives: int, purchases: int, unmatched: int) -> None:
-        """A slide's clicks became examples, and earlier ones matured."""
+    def joined(
+        self, arrived: int, matured: int, positives: int, purchases: int, unmatched: int, cancelled: int
+    ) -> None:
+        """A slide's clicks became examples, and earlier ones matured or were negative again."""
         self.examples += arrived
         self.matured += matured
         self.positives += positives
         self.purchases += purchases
         self.unmatched += unmatched
+        self.cancelled += cancelled
 
     def judged(self, passed: bool) -> None:
         """A verdict was given."""

@@ -35,8 +35,9 @@ from stream_learner.judging.score_log import ScoreLog
 from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.features import feature_schema
 from stream_learner.learning.learner import NOTHING, Learned, Learner
-from stream_learner.learning.replay import Replay
+from stream_learner.learning.replay import replay_buffer
 from stream_learner.lease import Lease
+from stream_learner.lessons import to_learn
 from stream_learner.next_item.names import ItemNames
 from stream_learner.next_item.task import NextItemTask
 from stream_learner.observing.health import Health
@@ -123,7 +124,7 @@ class Worker:
         self.quarantine = Quarantine(config, self.schema, self._record, lease.prove)
         features = feature_schema(config, self.schema, self.aggregates.columns)
         self.learner = Learner(config, features)
-        self.replay = Replay(config.replay.capacity, config.seed)
+        self.replay = replay_buffer(config, self.schema)
         self.judge = Judge(config, self.schema, features)
         self.publisher = Publisher(config, features, self.aggregates.columns, self.learner, lease)
         self.next_item: NextItemTask | None = None
@@ -132,13 +133,11 @@ class Worker:
         self.publishers: list[AnyPublisher] = [self.publisher] if config.learns("conversion") else []
         self.publishers += [] if self.next_item is None else [self.next_item.publisher]
         self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)
-        means = Means(
-            self._record, self._judged, self._published, around.metrics.decided, self._occasion, self.writer.drain
-        )
-        self.decisions = Decisions(
-            config, self.learner, self.replay, self.judge, self.publisher, self.aggregates, means
-        )
-        self.scoring = Scoring(self.learner, self.judge, self.publisher, labelled=config.labels.source == "field")
+        settling = self.writer.drain, self.attribution.forget
+        means = Means(self._record, self._judged, self._published, around.metrics.decided, self._occasion, *settling)
+        models = self.learner, self.replay, self.judge, self.publisher
+        self.decisions = Decisions(config, *models, self.aggregates, means)
+        self.scoring = Scoring(self.learner, self.judge, self.publisher, config.labels)
         self.operators = Operators(
             self.commands, self.journal, self.intake, self.publishers[0], self.quarantine, config.storage.retry_timeout
         )
@@ -183,12 +182,14 @@ class Worker:
         self.around.health.running()
         log.info("reading %d partitions", len(self.intake.positions))
 
-    def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
-        """Slide after slide until `stopping` says so or a bounded log ends; then a last snapshot."""
+    def run(self, stopping: Callable[[], bool] = lambda: False, learned: Callable[[], None] = lambda: None) -> None:
+        """Slide after slide until `stopping` says so or a bounded log ends; then, `learned` told, a last snapshot."""
         self._stopping = stopping
         while (slide := self.intake.next_slide(self._carry_out, self._turn, self._keep)) is not None:
             self.run_slide(slide)
         self.around.health.stopping()
+        self.writer.drain()
+        learned()
         self._keep()
 
     def _turn(self) -> bool:
@@ -235,6 +236,7 @@ class Worker:
         self._show(slide, learned)
 
     def _learn_conversion(self, slide: Slide, events: EventBatch) -> Learned:
+        found = self.quarantine.found
         with self._stage("aggregates"):
             rows = select_examples(events, self.schema, self.config)
             whole = self.quarantine.inspect(slide, events, rows, self.attribution.matched(events, rows))
@@ -246,14 +248,14 @@ class Worker:
                 self.judge.arrived(examples, slide)
                 self.judge.canary.arrived(examples.logit_champion, self.learner.score_previous(examples))
         with self._stage("attribution"):
-            came = self.attribution.step(events, rows, examples, slide.end)
-            self.tally.joined(len(rows), len(came.examples), came.positives, came.purchases, came.unmatched)
+            came = self.attribution.step(events, rows, examples, slide.end, early=whole and self.learner.has_learned)
+            self.tally.joined(len(rows), *came.counts())
             matured, requeued = self.quarantine.sort_out(came, slide)
-            fresh = ExampleBatch.concat([*requeued, matured.examples])
-            self.aggregates.take_in_labels(fresh, slide.end)
+            matured = self.decisions.after_outage(slide, matured, self.quarantine.found - found)
+            self.aggregates.take_in_labels(ExampleBatch.concat([*requeued, matured.examples]), slide.end)
         with self._stage("judge"):
             candidate = self.scoring.candidate_at_maturity(matured.examples)
-            champion = self.learner.score_champion(matured.examples)
+            champion = self.scoring.champion_at_maturity(matured.examples)
             self.judge.matured(matured, candidate, champion, slide)
             labels, previous = matured.examples.label, self.learner.score_previous(matured.examples)
             self.judge.canary.matured(champion, previous, labels)
@@ -261,7 +263,9 @@ class Worker:
                 lambda: self.scores.line(slide.number, slide.end, candidate, champion, labels), "scores.jsonl"
             )
         with self._stage("learn"):
-            return self.learner.learn(fresh, self.replay, slide.number)
+            self.learner.look_back(matured.examples, slide.end, drifted=self.judge.relation_moved)
+            fresh, early = to_learn(matured, requeued, self.config.labels)
+            return self.learner.learn(fresh, self.replay, slide.number, early)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -354,10 +358,8 @@ class Worker:
             with metrics.publishing():
                 write = partial(publisher.write, version)
                 self._retrying(write, f"version {version.manifest.version}")  # 5
-        with metrics.snapshotting():
-            info = self._retrying(
-                lambda: self.snapshots.write(capture.slide, capture.state, self._head), "snapshot"
-            )  # 6
+        with metrics.snapshotting():  # 6
+            info = self._retrying(lambda: self.snapshots.write(capture.slide, capture.state, self._head), "snapshot")
         metrics.wrote(info)
         for publisher, version in capture.versions:
             self._serve(publisher, version.manifest.version)  # 7

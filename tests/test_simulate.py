@@ -20,6 +20,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from stream_learner.errors import ConfigError, UnavailableError
 from stream_learner.simulate import (
+    CANCEL,
     CLICK,
     DRIFT_SIZES,
     PURCHASE,
@@ -32,6 +33,7 @@ from stream_learner.simulate import (
     limited,
     main,
     produce_kafka,
+    revealed,
     write_jsonl,
 )
 from stream_learner.simulate.outputs import paced, partition_of
@@ -349,3 +351,46 @@ def _shares(values: NDArray[np.int64], count: int) -> NDArray[np.float64]:
 def _item_odds(events: ShopEvents, items: NDArray[np.int64]) -> NDArray[np.float64]:
     sums = np.bincount(events.item, weights=_odds(events.probability), minlength=items.max() + 1)
     return (sums / np.maximum(np.bincount(events.item, minlength=items.max() + 1), 1))[items]
+
+
+# ---- what is to come, and what is taken back ----------------------------------------------------------------
+
+
+def test_what_is_revealed_is_what_follows() -> None:
+    """Against every purchase and cancellation of the same user and item, one by one."""
+    settings = ShopSettings(**(SMALL | {"conversion": 0.3, "cancelled": 0.3, "users": 50, "items": 20}))
+    horizon = HOUR_US // 4
+    plain = list(Shop(settings).chunks(HOUR_US))
+    told = list(revealed(iter(plain), horizon, 2_000_000))
+    events = ShopEvents.concat([part for part in plain if len(part)])
+    shown = ShopEvents.concat(told)
+    assert np.array_equal(events.number, shown.number) and np.array_equal(events.time, shown.time)
+    assert np.isnan(shown.converts[shown.kind != CLICK]).all()
+    order = np.lexsort((events.number, events.time))
+    assert np.count_nonzero(events.kind == CANCEL) > 100
+    for place, row in enumerate(order[:3000]):
+        if events.kind[row] != CLICK:
+            continue
+        converts = False
+        for later in order[place + 1 :]:
+            if events.time[later] > events.time[row] + horizon:
+                break
+            if (events.user[later], events.item[later]) == (events.user[row], events.item[row]):
+                converts = {CLICK: converts, PURCHASE: True, CANCEL: False}[int(events.kind[later])]
+        assert shown.converts[row] == converts
+    lines = encode(shown.take(slice(0, 50)), 0)
+    assert {("converts" in json.loads(line)) == (json.loads(line)["event_type"] == "click") for line in lines} == {True}
+
+
+def test_cancellations_follow_their_purchases_and_change_nothing_else() -> None:
+    without, events = _events(2.0), _events(2.0, cancelled=0.2)
+    cancels, purchases = events.take(events.kind == CANCEL), events.take(events.kind == PURCHASE)
+    first = {}
+    for user, item, time_us in zip(
+        purchases.user.tolist(), purchases.item.tolist(), purchases.time.tolist(), strict=True
+    ):
+        first.setdefault((user, item), time_us)
+    assert 0.1 < len(cancels) / len(purchases) < 0.3
+    for user, item, time_us in zip(cancels.user.tolist(), cancels.item.tolist(), cancels.time.tolist(), strict=True):
+        assert first[user, item] < time_us
+    assert len(events.take(events.kind == CLICK)) > 0.9 * len(without.take(without.kind == CLICK))

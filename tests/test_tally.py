@@ -51,7 +51,7 @@ def filled() -> Tally:
     tally.took(batch("a", 10), decoded(2), late=1, letters=letters("not_json", "late"), dead=1)
     tally.took(batch("b:c", 5), decoded(0), late=0, letters=[], dead=0)
     tally.closed(events((50, 0, 3, 7), (60, 1, 0, 2), (70, 0, 3, 5)), 1, SCHEMA)
-    tally.joined(6, 4, 2, 3, 1)
+    tally.joined(6, 4, 2, 3, 1, 1)
     tally.judged(True)
     tally.judged(False)
     tally.judged(False)
@@ -66,7 +66,8 @@ def test_fates_add_up() -> None:
     assert tally.consumed == tally.ignored + tally.late + tally.dead + tally.duplicate + tally.accepted + waiting
     assert tally.reasons == {"not_json": 1, "late": 1}
     assert tally.topics == {"a": 10, "b:c": 5}
-    assert (tally.examples, tally.matured, tally.positives, tally.purchases, tally.unmatched) == (6, 4, 2, 3, 1)
+    assert (tally.examples, tally.matured, tally.positives, tally.purchases) == (6, 4, 2, 3)
+    assert (tally.unmatched, tally.cancelled) == (1, 1)
     assert (tally.passed, tally.held) == (1, 2)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -89,7 +90,7 @@ class _TopicDecoder:
         self._max_bytes = config.dead_letters.max_record_bytes
         self._max_ahead = int(config.slides.max_ahead)
         self._kinds = {source: schema.kinds.index(kind) for source, kind in self._topic.types.items()}
-        self._labelled_kind = schema.kinds.index(config.examples.of) if config.labels.source == "field" else None
+        self._labelled_kind = schema.kinds.index(config.examples.of) if config.labels.in_events else None
         key = config.privacy.key if config.privacy.pseudonymise else None
         self._pseudonymiser = Pseudonymiser(key.reveal()) if key is not None else None
         fields = self._topic.fields
@@ -113,6 +114,9 @@ class _TopicDecoder:
 
     def _read(self, batch: RecordBatch) -> tuple[NDArray[np.int64], list[Any], list[tuple[int, PoisonRecord]]]:
         """Batch rows [n] that could be read, what they read as, and those that could not; the rest is ignored."""
+        whole = self._all_rows(batch.values)
+        if whole is not None:
+            return np.arange(len(whole)), whole, []
         at: list[int] = []
         rows: list[Any] = []
         poisoned: list[tuple[int, PoisonRecord]] = []
@@ -126,6 +130,19 @@ class _TopicDecoder:
                     at.append(number)
                     rows.append(row)
         return np.array(at, np.int64), rows, poisoned
+
+    def _all_rows(self, values: Sequence[bytes | None]) -> list[Any] | None:
+        """What `_row` makes of every record, where all of them can be read without a second look; else None."""
+        if not all(values):
+            return None
+        known = cast(Sequence[bytes], values)
+        longest = max(map(len, known), default=0)
+        if longest > self._max_bytes or (longest > MAX_DEPTH and any(map(too_deep, known))):
+            return None
+        try:
+            return list(map(self._reader.read, known))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
 
     def _row(self, value: bytes | None) -> Any | None:
         """One record as a row for the reader's columns; None = ignored. Raises PoisonRecord."""
@@ -146,7 +163,8 @@ class _TopicDecoder:
         if path is None:
             return np.full(len(rows), self._schema.kinds.index(str(self._topic.constant_type)), np.int8)
         kinds = {**self._kinds, "": _UNTYPED}
-        return np.array([kinds.get(text, _IGNORED) for text in _texts(self._reader.column(path, rows))], np.int8)
+        texts = _texts(self._reader.column(path, rows))
+        return np.fromiter(map(kinds.get, texts, repeat(_IGNORED)), np.int8, len(texts))
 
     def _events(
         self, batch: RecordBatch, at: NDArray[np.int64], rows: list[Any], kind: NDArray[np.int8], faults: _Faults
@@ -195,7 +213,8 @@ class _TopicDecoder:
         """Event times [n] in us; `timestamps` [n] are the records' own in ms, -1 = none."""
         path, written_as = self._topic.fields.time, self._topic.time_format
         values = self._reader.column(path, rows)
-        faults.mark(np.array([v is None or v == "" for v in values], bool), "missing_field", _missing(path))
+        if not all(values):
+            faults.mark(np.array([v is None or v == "" for v in values], bool), "missing_field", _missing(path))
         if written_as == "iso8601":
             time = times.from_iso8601([value or "" for value in values])
         else:
@@ -256,6 +275,8 @@ def _beyond_float32(path: str) -> Callable[[int], str]:
 
 def _texts(values: list[Any]) -> list[str]:
     """Ids as text: an integer as str() writes it, so that 12 and "12" are the same id; "" where missing."""
+    if set(map(type, values)) <= {str}:
+        return values
     return [value if type(value) is str else "" if value is None else str(value) for value in values]
 
 

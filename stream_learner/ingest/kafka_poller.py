@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -222,11 +223,14 @@ class Poller(threading.Thread):
             self._group.look()
 
 
+_OFFSET, _TIMESTAMP, _VALUE = attrgetter("offset"), attrgetter("timestamp"), attrgetter("value")
+
+
 def _batch(partition: Partition, records: list[Any], position: int) -> RecordBatch:
     return RecordBatch(
         partition=partition,
-        offsets=np.array([record.offset for record in records], np.int64),
-        timestamps=np.array([record.timestamp for record in records], np.int64),
-        values=[record.value for record in records],
+        offsets=np.fromiter(map(_OFFSET, records), np.int64, len(records)),
+        timestamps=np.fromiter(map(_TIMESTAMP, records), np.int64, len(records)),
+        values=list(map(_VALUE, records)),
         next_offset=position,
     )

@@ -40,7 +40,7 @@ class RecordBatch:
 
     def size_bytes(self) -> int:
         """Bytes of the payloads."""
-        return sum(len(value) for value in self.values if value is not None)
+        return sum(map(len, filter(None, self.values)))
 
     def split(self, offset: int) -> tuple[RecordBatch, RecordBatch]:
         """What lies before an offset, and the rest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stream_learner import settings
@@ -50,6 +51,13 @@ class Comparison:
             "gain_nats": self.gain_nats,
             "gain_standard_error_nats": self.standard_error_nats,
         }
+
+    @classmethod
+    def recorded(cls, numbers: Mapping[str, float]) -> Comparison:
+        """From `numbers`, and whatever else a verdict recorded beside them."""
+        counts = int(numbers["since_version_n"]), int(numbers["since_version_n_pos"])
+        in_ne = numbers["gain"], numbers["gain_lower"], numbers["gain_upper"]
+        return cls(*counts, *in_ne, numbers["gain_nats"], numbers["gain_standard_error_nats"])
 
     def __str__(self) -> str:
         basis = f"on {self.n:,} examples ({self.positives:,} positives) since the last version"
@@ -99,13 +107,17 @@ def against_champion(
     if comparison.lower > least:
         return Rule("against_champion", comparison.lower, least, True, True, f"proven {goal}: {comparison}")
     if comparison.worse:
-        text = f"proven worse than the champion: {comparison}"
-        return Rule("against_champion", comparison.lower, least, False, True, text)
+        return Rule("against_champion", comparison.lower, least, False, True, worse(comparison))
     text = f"not proven {goal}: {comparison}"
     if gate.max_interval is not None and age is not None and age >= gate.max_interval:
         text += f"; it is enough not to be proven worse, as the last version is {age} old ({gate.max_interval} at most)"
         return Rule("against_champion", comparison.upper, 0.0, True, True, text)
     return Rule("against_champion", comparison.lower, least, False, True, text)
+
+
+def worse(comparison: Comparison) -> str:
+    """What is said of a candidate that is proven worse."""
+    return f"proven worse than the champion: {comparison}"
 
 
 def _unscored(evidence: Evidence) -> str:

@@ -146,7 +146,9 @@ def _row(name: str, asked: float, world: World, first: rehearsal.Looks, schedule
 
 def _rendered(content: dict[str, Any]) -> str:
     rows = [["rule", "true NE gain", "publishing is", "published", "median", "80 %", "examples a fixed test needs"]]
-    for row in content["rows"]:
+    for row, before in zip(content["rows"], [None, *content["rows"]], strict=False):
+        if before is not None and before["true_gain"] != row["true_gain"]:
+            rows.append([""] * len(rows[0]))
         waits = [f"{row[f'{key}_examples']:,.0f}" if math.isfinite(row[f"{key}_looks"]) else "-" for key in _SHARES]
         needed = row["fixed_sample_examples"]
         rows.append(
@@ -161,7 +163,7 @@ def _rendered(content: dict[str, Any]) -> str:
         )
     head = (
         f"{content['runs']:,} runs of {content['looks']} looks at {content['examples_per_look']:,} examples each, base "
-        f"rate {content['base_rate']:.4f}, gate.alpha {content['alpha']:g}; the config's rule is {content['rule']!r}\n"
+        f"rate {content['base_rate']:.4f}, gate.alpha {content['alpha']:g}\n{_answer(content)}"
         "median and 80 %: examples by which so many of the runs had published\n"
         + "".join(
             f"no truth makes these scores differ by an NE of {gain:+g}\n" for gain in content["unreachable_gains"]
@@ -169,3 +171,13 @@ def _rendered(content: dict[str, Any]) -> str:
         + "\n"
     )
     return head + table(rows)
+
+
+def _answer(content: dict[str, Any]) -> str:
+    """What the config's own gate did, in a line or two."""
+    own = [row for row in content["rows"] if row["rule"] == content["rule"]]
+    false = max((row["published"] for row in own if row["false"]), default=math.nan)
+    told = [f"published falsely in {false:.1%} of the runs at the most"] if math.isfinite(false) else []
+    missed = [f"{r['true_gain']:g} in {1 - r['published']:.1%}" for r in own if r["true_gain"] > 0 and not r["false"]]
+    told += [f"missed a true gain of {', '.join(missed)}"] if missed else []
+    return f"the config's gate, {content['rule']}, {' and '.join(told) or 'had nothing to prove'}\n"

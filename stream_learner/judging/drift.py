@@ -42,6 +42,7 @@ class DriftWatch:
         self.alarms: Counter[str] = Counter(dict.fromkeys(KINDS, 0))  # by kind, since the state began
         self.current: list[Finding] = []  # of the last look, and of the relation since
         self.tests: list[Test] = []  # of the last look
+        self.jensen_shannon: dict[str, float] = {}  # by input feature at the last look, bits
         self.last: list[dict[str, Any]] = []  # the newest alarms
         self._looked_at: int | None = None
         self._matured: tuple[Logits, Logits] = (np.empty(0, np.float32), np.empty(0, np.float32))
@@ -81,6 +82,13 @@ class DriftWatch:
         """PSI by input feature as of now; empty while either side has fewer than `drift.min_examples` examples."""
         return {name: distance.psi for name, distance in self.inputs.distances(at).items()}
 
+    def shares(self, at: int) -> dict[str, Any]:
+        """By input feature its bins and both sides' shares in them, for people: four digits."""
+        return {
+            name: {"bins": one.bins, "now": _digits(one.now), "reference": _digits(one.reference)}
+            for name, one in self.inputs.shares(at).items()
+        }
+
     def estimate(self) -> dict[str, float]:
         """What the champion's metrics on the last `drift.window` of arrivals will probably be once labels come."""
         recent = self.inputs.recent_sample()
@@ -94,10 +102,13 @@ class DriftWatch:
         return estimate.estimated(examples.logit_champion[scored], offset, slope, weights[scored])
 
     def numbers(self) -> dict[str, Any]:
-        """For a verdict: the findings that stand, every test of the last look, and the estimate."""
+        """For a verdict: the findings that stand, every test of the last look and the inputs' Jensen-Shannon
+        divergences beside their PSI, and the estimate."""
         return {
+            "reference": self._settings.reference,
             "findings": [finding.to_json() for finding in self.current],
             "tests": {f"{t.kind}/{t.subject}/{t.measure}": {"value": t.value, "p": t.chance} for t in self.tests},
+            "jensen_shannon": dict(self.jensen_shannon),
             "estimate": self.estimate(),
         }
 
@@ -112,7 +123,9 @@ class DriftWatch:
             return [finding for finding in self.current if finding.kind != "relation"]
         since = settings.interval if self._looked_at is None else at - self._looked_at
         self._looked_at = at
-        self.tests = [*self.inputs.tests(self.inputs.distances(at)), *self.labels.tests(at), *self.predictions.tests()]
+        distances = self.inputs.distances(at)
+        self.jensen_shannon = {name: distance.js for name, distance in distances.items()}
+        self.tests = [*self.inputs.tests(distances), *self.labels.tests(at), *self.predictions.tests()]
         return findings(self.tests, min(0.5, since / settings.run_length) / 2)
 
     def _alarm(self, found: list[Finding], at: int) -> list[Finding]:
@@ -131,6 +144,7 @@ class DriftWatch:
             "alarms": dict(self.alarms),
             "current": [finding.to_json() for finding in self.current],
             "tests": [asdict(test) for test in self.tests],
+            "jensen_shannon": dict(self.jensen_shannon),
             "last": [dict(entry) for entry in self.last],
             "looked_at": self._looked_at,
             "matured": [column.copy() for column in self._matured],
@@ -142,7 +156,13 @@ class DriftWatch:
         self.alarms = Counter(state["alarms"])
         self.current = [Finding(**entry) for entry in state["current"]]
         self.tests = [Test(**entry) for entry in state["tests"]]
+        self.jensen_shannon = dict(state["jensen_shannon"])
         self.last = [dict(entry) for entry in state["last"]]
         self._looked_at = state["looked_at"]
         logits, labels = state["matured"]
         self._matured = logits.copy(), labels.copy()
+
+
+def _digits(shares: NDArray[np.float64]) -> list[float]:
+    rounded: list[float] = shares.round(4).tolist()
+    return rounded

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stream_learner.events import MISSING_ID, ExampleBatch
 from stream_learner.judging.drift_tests import Test
 from stream_learner.judging.sample import ExampleSample
-from stream_learner.judging.sketch import Codes, ColumnKind, Distance, flag_codes, id_codes, number_codes
+from stream_learner.judging.sketch import Codes, ColumnKind, Distance, Shares, flag_codes, id_codes, number_codes
 from stream_learner.judging.two_sample import separation
 from stream_learner.judging.watched import WatchedColumns
 from stream_learner.settings import NOVELTY, Drift
@@ -97,6 +97,10 @@ class InputDrift:
         """Up to 2,048 examples of the champion's training window."""
         return self._reference
 
+    def matured_sample(self) -> ExampleBatch | None:
+        """Up to 2,048 examples, oldest first, that the candidate learned from since the last version, with labels."""
+        return self._training.examples()
+
     def recent_sample(self) -> tuple[ExampleBatch, NDArray[np.float64]] | None:
         """Up to 2,048 examples of the last `drift.window`, and how many each stands for."""
         examples = self._arrivals.examples()
@@ -105,6 +109,11 @@ class InputDrift:
     def distances(self, at: int) -> dict[str, Distance]:
         """By feature; empty while either side has fewer than `drift.min_examples` examples."""
         found = self._watched.distances(at)
+        return {} if found is None else dict(zip(self._columns.names, found, strict=True))
+
+    def shares(self, at: int) -> dict[str, Shares]:
+        """How arriving and reference examples are spread, by feature; empty as above."""
+        found = self._watched.shares(at)
         return {} if found is None else dict(zip(self._columns.names, found, strict=True))
 
     def tests(self, distances: Mapping[str, Distance]) -> list[Test]:

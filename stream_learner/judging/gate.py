@@ -24,6 +24,8 @@ from stream_learner.judging.sequence import PairedGains
 from stream_learner.judging.verdict import Question, Rule, Verdict
 from stream_learner.settings import Duration
 
+_EVER = -(2**63)
+
 
 class Gate:
     """Gathers evidence, says when it is due, and judges."""
@@ -35,6 +37,7 @@ class Gate:
         self._slices = {name: EvidenceWindow(config.evidence_window) for name in config.slices}
         self._asked_at: int | None = None
         self._published_at: int | None = None
+        self.since = _EVER  # end of the slide with which the models became those they are, us
         self._rolled_back_at: int | None = None
         self._override: str | None = None  # why the next verdict is to pass
         self._drift_since: int | None = None  # first time in this evidence period that drift was above its threshold
@@ -100,8 +103,14 @@ class Gate:
     def _overridden(self, question: Question, evidence: Evidence) -> str | None:
         return self._override if question.finite and evidence.alone.n > 0 else None
 
-    def restarted(self) -> None:
+    @property
+    def published_at(self) -> int | None:
+        """End of the slide that the version in service was made of, us."""
+        return self._published_at
+
+    def restarted(self, slide_end: int) -> None:
         """The candidate is another one now: what was gathered about the one before speaks for nothing."""
+        self.since = slide_end
         self._clear()
         self._gains = PairedGains.none()
 
@@ -109,7 +118,7 @@ class Gate:
         """A version was made of the slide ending there, by verdict or by rollback: evidence starts afresh."""
         self._clear()
         self._gains = PairedGains.none()
-        self._published_at = slide_end
+        self._published_at = self.since = slide_end
         self._drift_since = None
         if rollback:
             self._rolled_back_at = slide_end
@@ -161,6 +170,7 @@ class Gate:
             "gains": self._gains.capture(),
             "asked_at": self._asked_at,
             "published_at": self._published_at,
+            "since": self.since,
             "rolled_back_at": self._rolled_back_at,
             "override": self._override,
             "drift_since": self._drift_since,
@@ -173,6 +183,7 @@ class Gate:
         self._gains = PairedGains.restored(state["gains"])
         self._asked_at = state["asked_at"]
         self._published_at = state["published_at"]
+        self.since = int(state["since"])
         self._rolled_back_at = state["rolled_back_at"]
         self._override = state["override"]
         self._drift_since = state["drift_since"]

@@ -20,6 +20,7 @@ from stream_learner.judging.drift import DriftWatch
 from stream_learner.judging.drift_inputs import InputColumns
 from stream_learner.judging.gate import Gate
 from stream_learner.judging.metrics import finite_or_none, to_logits
+from stream_learner.judging.observed import Observed
 from stream_learner.judging.scoreboard import Origin, Scoreboard
 from stream_learner.judging.slices import Slices
 from stream_learner.judging.verdict import Question, Verdict
@@ -54,10 +55,13 @@ class Judge:
         )
         self.drift = DriftWatch(columns, config.drift, config.seed)
         self.gate = Gate(config.gate)
+        self._early = config.labels.early
+        self.relation_moved = False  # whether the last slide's labels told so of the champion
         self._floored = sorted(config.gate.slices)
         self.canary = Canary(config.canary)
         self._ranked = config.gate.min_auc is not None
         self.psi: dict[str, float] = {}  # of the last verdict
+        self._shares: dict[str, Any] = {}  # the same
         self._sample: ExampleBatch | None = None  # rows of the last slide in which something matured
 
     def in_span(self, times: NDArray[np.int64], slide: int) -> NDArray[np.bool_]:
@@ -73,7 +77,7 @@ class Judge:
         self, matured: Matured, candidate: NDArray[np.float32] | None, champion: NDArray[np.float32], slide: Slide
     ) -> None:
         """Examples got their labels. `candidate` (None = it has learned nothing yet) and `champion` (NaN = there is
-        none) are logits as of now, before these are learned. [n]"""
+        none) are logits given before these were learned. [n]"""
         examples = matured.examples
         arrival = {
             "candidate": examples.logit_candidate,
@@ -85,13 +89,28 @@ class Judge:
         origin = Origin(examples.time, users, slices, examples.judged)
         self.board.add(arrival, examples.label, slide.end, origin)
         if candidate is not None:
-            self.gate.observe(candidate, champion, examples.label, slide.end, self._floors(examples))
+            fair = self._fair(examples)
+            floors = {name: inside[fair] for name, inside in self._floors(examples).items()}
+            self.gate.observe(candidate[fair], champion[fair], examples.label[fair], slide.end, floors)
         self.baselines.update(examples.ids, examples.label)
         span = slide.start, slide.end
-        for finding in self.drift.matured(examples, matured.delays(), champion, slide.number, span):
+        findings = self.drift.matured(examples, matured.delays(), champion, slide.number, span)
+        self.relation_moved = any(finding.kind == "relation" for finding in findings)
+        for finding in findings:
             log.warning("slide %d: %s", slide.number, finding)
         if len(examples):
             self._sample = examples.take(slice(-_SAMPLE, None))
+
+    def where_fair(self, examples: ExampleBatch, champion: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The champion's logits of the examples it can be judged on, the others NaN. [n]"""
+        return np.where(self._fair(examples), champion, np.float32(np.nan)) if self._early else champion
+
+    def _fair(self, examples: ExampleBatch) -> NDArray[np.bool_]:
+        """Which examples are evidence, [n]. Those told early are where they arrived since the last version was made and
+        the candidate last restarted: scored as they arrived, by the models in question, before either learned them."""
+        if not self._early:
+            return np.ones(len(examples), bool)
+        return (examples.time >= self.gate.since) & np.isfinite(examples.logit_candidate)
 
     def _floors(self, examples: ExampleBatch) -> dict[str, NDArray[np.bool_]]:
         """Which examples belong to each slice that the gate has a floor for. [n]"""
@@ -114,7 +133,7 @@ class Judge:
 
     def verdict(self, slide: Slide, *, finite: bool, champion: int | None) -> Verdict:
         """The gate's answer for this slide, with every number it used."""
-        self.psi = self.drift.psi(slide.end)
+        self.psi, self._shares = self.drift.psi(slide.end), self.drift.shares(slide.end)
         question = Question(
             slide=slide.number,
             slide_end=slide.end,
@@ -142,7 +161,7 @@ class Judge:
 
     def drift_numbers(self) -> dict[str, Any]:
         """What the drift detectors say, for the verdict's record; NaN as None."""
-        finite: dict[str, Any] = finite_or_none(self.drift.numbers())
+        finite: dict[str, Any] = finite_or_none({**self.drift.numbers(), "shares": self._shares})
         return finite
 
     def slice_metrics(self) -> dict[str, Any]:
@@ -153,6 +172,20 @@ class Judge:
             name: {label: self.board.slice("candidate", number, span) for label, span in spans.items()}
             for name, number in self.slices.numbers().items()
         }
+
+    def observed(self) -> Observed:
+        """What a version's card tells beside its metrics: the candidate, over the longest window."""
+        longest = max(self.windows, default=None)
+        slices = {name: self.board.slice("candidate", n, longest) for name, n in self.slices.numbers().items()}
+        matured = self.drift.inputs.matured_sample()
+        return Observed(
+            span=None if longest is None else str(longest),
+            slices=finite_or_none(slices),
+            reliability=self.board.reliability("candidate", longest),
+            psi=dict(self.psi),
+            findings=[finding.to_json() for finding in self.drift.current],
+            matured=matured,
+        )
 
     def evidence(self) -> dict[str, Any]:
         """What a version's manifest says of quality, NaN as None: the candidate's lifetime, then all by model."""

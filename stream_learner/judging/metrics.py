@@ -24,7 +24,9 @@ _LEAST_PROBABILITY = 1e-7  # float32 cannot tell 1 - p from 1 below half of this
 
 def probabilities(logits: Floats) -> F64:
     """1 / (1 + exp(-z)), accurate in both tails."""
-    return np.asarray(np.exp(-np.logaddexp(0.0, -logits.astype(np.float64))), np.float64)
+    z = logits.astype(np.float64)
+    small = np.exp(-np.abs(z))
+    return np.asarray(np.where(z >= 0, 1.0, small) / (1.0 + small), np.float64)
 
 
 def to_logits(chances: Floats) -> NDArray[np.float32]:
@@ -101,12 +103,12 @@ def entropy(rate: float) -> float:
 
 def auc(scores: Floats, labels: Floats, weights: Floats | None = None) -> float:
     """Area under the ROC curve by average ranks (Mann-Whitney U), ties counting one half; NaN for one class."""
-    return auc_of_counts(*_counts_by_score(scores, labels, weights))
+    return auc_of_counts(*_counts_by_score(scores, labels, weights)[1:])
 
 
 def average_precision(scores: Floats, labels: Floats, weights: Floats | None = None) -> float:
     """Sum over distinct scores of (gain in recall) x precision, no interpolation; NaN without positives."""
-    return average_precision_of_counts(*_counts_by_score(scores, labels, weights))
+    return average_precision_of_counts(*_counts_by_score(scores, labels, weights)[1:])
 
 
 def log_loss(logits: Floats, labels: Floats, weights: Floats | None = None) -> float:
@@ -123,21 +125,22 @@ def calibration(logits: Floats, labels: Floats, weights: Floats | None = None) -
     return Sums.of(logits, labels, weights).calibration
 
 
-def gauc(scores: Floats, labels: Floats, groups: NDArray[np.uint64], weights: Floats | None = None) -> float:
+def gauc(scores: Floats, labels: Floats, groups: NDArray[Any], weights: Floats | None = None) -> float:
     """Grouped AUC: the mean of the users' own AUCs, weighted by their examples (Zhou et al., KDD 2018).
 
-    Only groups (user ids, [n]) in which both classes occur have an AUC and count; NaN where there is none.
+    Only groups (ids of users, [n], of any integer type) in which both classes occur have an AUC and count; NaN where
+    there is none.
     """
-    if not len(scores):
+    positive = labels > 0.5
+    winners = np.unique(groups[positive])  # few, where positives are rare: the others need not be ranked
+    if not len(winners):
         return math.nan
-    order = np.lexsort((scores, groups))
-    ranked, owner = scores[order], groups[order]
-    new_owner = np.concatenate([[True], owner[1:] != owner[:-1]])
-    starts = np.flatnonzero(new_owner | np.concatenate([[True], ranked[1:] != ranked[:-1]]))
-    w = _weights(labels, weights)[order]
-    positive = labels[order] > 0.5
-    negatives = np.add.reduceat(np.where(positive, 0.0, w), starts)
-    positives = np.add.reduceat(np.where(positive, w, 0.0), starts)
+    place = np.minimum(np.searchsorted(winners, groups), len(winners) - 1)
+    mine = np.flatnonzero(winners[place] == groups)
+    order = mine[np.lexsort((scores[mine], place[mine]))]
+    new_owner = _changes(place[order])
+    starts = np.flatnonzero(new_owner | _changes(scores[order]))
+    negatives, positives = _masses(positive[order], _weights(labels, weights)[order], starts)
     firsts = np.flatnonzero(new_owner[starts])  # per group, its first score
     members = np.diff(np.append(firsts, len(starts)))
     below = np.cumsum(negatives) - negatives
@@ -157,8 +160,8 @@ def ece(logits: Floats, labels: Floats, weights: Floats | None = None, bins: int
     """
     if not len(logits):
         return math.nan
-    negatives, positives = _counts_by_score(logits, labels, weights)
-    return ece_of_counts(probabilities(np.unique(logits)), negatives, positives, bins)
+    levels, negatives, positives = _counts_by_score(logits, labels, weights)
+    return ece_of_counts(probabilities(levels), negatives, positives, bins)
 
 
 def ece_of_counts(chances: F64, negatives: F64, positives: F64, bins: int = ECE_BINS) -> float:
@@ -167,18 +170,39 @@ def ece_of_counts(chances: F64, negatives: F64, positives: F64, bins: int = ECE_
     total = float(mass.sum())
     if total <= 0:
         return math.nan
-    middle = (np.cumsum(mass) - mass / 2) / total
-    bin_of = np.minimum((middle * bins).astype(np.int64), bins - 1)
-    gap = np.bincount(bin_of, mass * chances - positives, minlength=bins)
+    gap = np.bincount(_equal_mass(mass, bins), mass * chances - positives, minlength=bins)
     return float(np.abs(gap).sum()) / total
 
 
-def summary(logits: Floats, labels: Floats, users: NDArray[np.uint64] | None = None) -> dict[str, float]:
-    """All metrics of one set, by name: those of `summary_of`, ece, and gauc where the users are known."""
-    negatives, positives = _counts_by_score(logits, labels, None)
+def reliability(logits: Floats, labels: Floats, bins: int = 10) -> list[dict[str, float]]:
+    """Bins of equal mass, ascending, none empty: n, mean `predicted` probability and `observed` rate of each. Equal
+    scores are never torn apart."""
+    levels, negatives, positives = _levels(logits, labels)
+    mass, chances = negatives + positives, probabilities(levels)
+    bin_of = _equal_mass(mass, bins)
+    sums = [np.bincount(bin_of, column, minlength=bins) for column in (mass, mass * chances, positives)]
+    return [
+        {"n": int(n), "predicted": predicted / n, "observed": observed / n}
+        for n, predicted, observed in zip(*(column.tolist() for column in sums), strict=True)
+        if n
+    ]
+
+
+def _equal_mass(mass: F64, bins: int) -> NDArray[np.int64]:
+    """The bin of each of the ascending values with that mass, [k]: where the middle of its mass lies."""
+    middle = (np.cumsum(mass) - mass / 2) / max(float(mass.sum()), 1e-300)
+    return np.minimum((middle * bins).astype(np.int64), bins - 1)
+
+
+def summary(
+    logits: Floats, labels: Floats, users: NDArray[Any] | None = None, sums: Sums | None = None
+) -> dict[str, float]:
+    """All metrics of one set, by name: those of `summary_of`, ece, and gauc where the users are known. `sums`: of the
+    same examples, where they have been added up before."""
+    levels, negatives, positives = _levels(logits, labels)
     return {
-        **summary_of(Sums.of(logits, labels), negatives, positives),
-        "ece": ece_of_counts(probabilities(np.unique(logits)), negatives, positives),
+        **summary_of(Sums.of(logits, labels) if sums is None else sums, negatives, positives),
+        "ece": ece_of_counts(probabilities(levels), negatives, positives),
         "gauc": math.nan if users is None else gauc(logits, labels, users),
     }
 
@@ -229,16 +253,61 @@ def finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _counts_by_score(scores: Floats, labels: Floats, weights: Floats | None) -> tuple[F64, F64]:
-    """Weight of negatives and positives at each distinct score, ascending."""
-    if not len(scores):
-        return np.empty(0), np.empty(0)
+def _counts_by_score(scores: Floats, labels: Floats, weights: Floats | None) -> tuple[Floats, F64, F64]:
+    """The distinct scores, ascending, and the weight of negatives and positives at each."""
+    if weights is None or not len(scores):
+        return _levels(scores, labels)
     order = np.argsort(scores, kind="stable")
-    ranked = scores[order]
-    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
-    w = _weights(labels, weights)[order]
-    positive = labels[order] > 0.5
-    return np.add.reduceat(np.where(positive, 0.0, w), starts), np.add.reduceat(np.where(positive, w, 0.0), starts)
+    starts = np.flatnonzero(_changes(scores[order]))
+    negatives, positives = _masses(labels[order] > 0.5, _weights(labels, weights)[order], starts)
+    return scores[order][starts], negatives, positives
+
+
+def _levels(scores: Floats, labels: Floats) -> tuple[Floats, F64, F64]:
+    """The distinct scores, ascending, and the number of negatives and positives at each."""
+    if scores.dtype != np.float32:
+        order = np.argsort(scores, kind="stable")
+        ranked, positive = scores[order], labels[order] > 0.5
+    else:  # one sort of plain numbers, score above label, instead of a sort of places and two gathers
+        packed = np.sort(_ordered(scores) << np.uint64(1) | (labels > 0.5))
+        ranked, positive = _from_ordered(packed >> np.uint64(1)), packed & np.uint64(1) > 0
+    starts = np.flatnonzero(_changes(ranked))
+    return ranked[starts], *_numbers(positive, starts)
+
+
+def _ordered(scores: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Numbers below 2**32 in the order of the scores, -0 as 0."""
+    bits = (scores + np.float32(0)).view(np.uint32)
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
+
+
+def _from_ordered(numbers: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """The inverse of `_ordered`."""
+    bits = numbers.astype(np.uint32)
+    return np.where(bits >> 31, bits & np.uint32((1 << 31) - 1), ~bits).view(np.float32)
+
+
+def _changes(ranked: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a value differs from the one before, the first one included."""
+    out = np.ones(len(ranked), bool)
+    np.not_equal(ranked[1:], ranked[:-1], out=out[1:])
+    return out
+
+
+def _numbers(positive: NDArray[np.bool_], starts: NDArray[np.int64]) -> tuple[F64, F64]:
+    """Negatives and positives in each piece that begins at `starts`, of [n] in all."""
+    sums = np.concatenate([[0], np.cumsum(positive)])
+    ends = np.append(starts[1:], len(positive))
+    positives = (sums[ends] - sums[starts]).astype(np.float64)
+    return (ends - starts) - positives, positives
+
+
+def _masses(positive: NDArray[np.bool_], weights: F64, starts: NDArray[np.int64]) -> tuple[F64, F64]:
+    """The same of weights."""
+    if not len(starts):
+        return np.empty(0), np.empty(0)
+    negatives = np.add.reduceat(np.where(positive, 0.0, weights), starts)
+    return negatives, np.add.reduceat(np.where(positive, weights, 0.0), starts)
 
 
 def _weights(labels: Floats, weights: Floats | None) -> F64:

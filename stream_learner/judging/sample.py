@@ -31,6 +31,8 @@ class ExampleSample:
     def add(self, examples: ExampleBatch, slide: int, at: int) -> None:
         """The examples of a slide that ended at `at` (us), not before the slides already added."""
         priority = np.random.default_rng([*self._seed, slide]).random(len(examples))
+        while len(self) + np.count_nonzero(priority < 2.0**-self._level) > self._capacity:
+            self._thin()
         chosen = np.flatnonzero(priority < 2.0**-self._level)
         rows = {field.name: getattr(examples, field.name)[chosen] for field in fields(ExampleBatch)}
         rows |= {"priority": priority[chosen], "level": np.full(len(chosen), self._level, np.int8)}
@@ -39,8 +41,6 @@ class ExampleSample:
             self._columns = {name: GrowingColumn(column[:0]) for name, column in rows.items()}
         for name, column in self._columns.items():
             column.append(rows[name])
-        while len(self) > self._capacity:
-            self._thin()
 
     def keep_after(self, at: int) -> None:
         """Forgets the examples of slides that ended at or before `at`."""
@@ -64,6 +64,8 @@ class ExampleSample:
 
     def _thin(self) -> None:
         self._level += 1
+        if not self._columns:
+            return
         level = self._columns["level"].view
         chosen = (level >= self._level) | (self._columns["priority"].view < 2.0**-self._level)
         for column in self._columns.values():

@@ -8,7 +8,7 @@ exact. GAUC needs the users and slices need their rows: they are taken over the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,7 @@ class Scoreboard:
         self._longest = max(windows, default=Duration(0))
         self.maturity = Maturity(self._longest)
         self._now: int | None = None
+        self._told: dict[tuple[int, int], dict[str, float]] = {}  # summaries asked for since the last `add`
         self._rows_ever = 0
         self._total = np.zeros((len(names), 4))  # lifetime sums: n, positives, loss, predicted
         self._ever: Counts | None = None  # [models, 2, LEVELS]
@@ -79,6 +80,7 @@ class Scoreboard:
         `at` is the slide's end in us. An empty slide is worth adding: it moves the windows.
         """
         self._now = at if self._now is None else max(self._now, at)
+        self._told.clear()
         if len(labels):
             origin = Origin.unknown(len(labels), self._features) if origin is None else origin
             nothing = np.full(len(labels), np.nan, np.float32)
@@ -92,10 +94,15 @@ class Scoreboard:
 
     def lifetime(self, name: str) -> dict[str, float]:
         """Every metric of all judged examples, with `maturity` and with `auc_error_bound` (0 = exact)."""
-        model, share = self.names.index(name), self.maturity.share()
-        if self._ever is not None:
-            return {**levels.summary(Sums(*self._total[model].tolist()), self._ever[model]), "maturity": share}
-        return {**self._exact(model, self._judged.view.copy()), "maturity": share}
+        model, judged = self.names.index(name), self._judged.view
+        sums = Sums(*self._total[model].tolist())
+        if (ever := self._ever) is not None:
+            found = self._once(model, -1, lambda: levels.summary(sums, ever[model]))
+        elif judged.all():  # what a window that reaches back to the first slide holds, to the bit
+            found = self._once(model, 0, lambda: self._last(model, 0, judged.copy()))
+        else:
+            found = self._once(model, -1, lambda: self._exact(model, judged.copy(), sums))
+        return {**found, "maturity": self.maturity.share()}
 
     def window(self, name: str, span: Duration) -> dict[str, float]:
         """The same of the last `span` of event time, which is not longer than the longest of `windows`, judged or not.
@@ -104,14 +111,24 @@ class Scoreboard:
         """
         model, after = self.names.index(name), (self._now or 0) - span
         first, chosen = self._within(after)
-        share = self.maturity.share(after)
+        found = self._once(model, first, lambda: self._last(model, first, chosen))
+        return {**found, "maturity": self.maturity.share(after)}
+
+    def _once(self, model: int, first: int, make: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """The summary of a model over the slides from `first` on (-1 = over its lifetime), made once between two calls
+        of `add`."""
+        if (model, first) not in self._told:
+            self._told[model, first] = make()
+        return self._told[model, first]
+
+    def _last(self, model: int, first: int, chosen: NDArray[np.bool_]) -> dict[str, float]:
+        sums = Sums(*self._sums.view[first:, model].sum(axis=0).tolist())
         if first >= len(self._levelled):
-            return {**self._exact(model, chosen), "maturity": share}
+            return self._exact(model, chosen, sums)
         counts = on_levels(self._logits.view[chosen, model], self._positive.view[chosen])
         for slide in list(self._levelled)[first:]:
             slide.add_to(counts, model)
-        sums = Sums(*self._sums.view[first:, model].sum(axis=0).tolist())
-        return {**levels.summary(sums, counts), "maturity": share}
+        return levels.summary(sums, counts)
 
     def slice(self, name: str, number: int, span: Duration | None = None) -> dict[str, float]:
         """The same of one slice, by its number; without `span` of the lifetime. Of the rows still held."""
@@ -123,6 +140,13 @@ class Scoreboard:
             "maturity": self.maturity.share(after, 1 + number),
         }
 
+    def reliability(self, name: str, span: Duration | None = None) -> list[dict[str, float]]:
+        """Predicted against observed rate in bins of equal mass, of the rows still held; without `span` of all."""
+        model = self.names.index(name)
+        chosen = self._judged.view if span is None else self._within((self._now or 0) - span)[1]
+        chosen = chosen & ~np.isnan(self._logits.view[:, model])
+        return metrics.reliability(self._logits.view[chosen, model], self._positive.view[chosen])
+
     def _within(self, after: int) -> tuple[int, NDArray[np.bool_]]:
         """The first slide that ended after `after`, and which of the rows held came in it or later."""
         first = int(np.searchsorted(self._ends.view, after, side="right"))
@@ -130,12 +154,12 @@ class Scoreboard:
         chosen[: int(self._sizes.view[:first].sum())] = False
         return first, chosen
 
-    def _exact(self, model: int, chosen: NDArray[np.bool_]) -> dict[str, float]:
-        """From the rows held, a mask of which is given (and changed)."""
+    def _exact(self, model: int, chosen: NDArray[np.bool_], sums: Sums | None = None) -> dict[str, float]:
+        """From the rows held, a mask of which is given (and changed); `sums`: theirs, where they are known."""
         logits = self._logits.view[:, model]
         chosen &= ~np.isnan(logits)
         users = self._users.view[chosen]
-        return {**metrics.summary(logits[chosen], self._positive.view[chosen], users), "auc_error_bound": 0.0}
+        return {**metrics.summary(logits[chosen], self._positive.view[chosen], users, sums), "auc_error_bound": 0.0}
 
     def _append(self, logits: Logits, positive: NDArray[np.bool_], origin: Origin) -> None:
         sums, judged = _sums(logits, positive), origin.judged
@@ -194,6 +218,7 @@ class Scoreboard:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        self._told.clear()
         self._now = None if state["now"] is None else int(state["now"])
         self._rows_ever = int(state["rows_ever"])
         self._total = state["total"].copy()

@@ -21,6 +21,7 @@ CODES = 65_536
 MISSING = CODES - 1
 ID_BUCKETS = 64
 
+_TOLD = 4  # buckets of ids that are told as one
 _PRIOR_PIECES = 10.0  # degrees of freedom of the prior belief about overdispersion, which is 1
 
 ColumnKind = Literal["number", "id", "flag"]
@@ -101,6 +102,15 @@ class Distance:
     marked_chance: float  # p-value of equal shares
 
 
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How one column is spread over its bins, arriving and reference examples; shares [bins] add up to 1."""
+
+    bins: list[str]
+    now: F64
+    reference: F64
+
+
 class Reference:
     """The bins that a reference defines for each column, and its counts in them.
 
@@ -113,6 +123,7 @@ class Reference:
         self.rows = sum(part.rows for part in parts)
         columns = len(kinds)
         counts = dense(parts, columns)
+        self._bins = [_bin_names(counts[column], kind, bins) for column, kind in enumerate(kinds)]
         maps = [_bin_map(counts[column], kind, bins) for column, kind in enumerate(kinds)]
         self._width = max(int(row.max()) for row in maps) + 1 if maps else 1
         self._bin_of = np.array(maps, np.int64).reshape(columns, CODES) + np.arange(columns)[:, None] * self._width
@@ -129,6 +140,14 @@ class Reference:
         """One per column; both sides must hold rows."""
         now = self._binned(parts)
         return [self._distance(now[column], column) for column in range(len(now))]
+
+    def shares(self, parts: Sequence[Sketch]) -> list[Shares]:
+        """One per column; both sides must hold rows."""
+        now = self._binned(parts)
+        return [
+            Shares(names, _folded(now[column], len(names)), _folded(self._counts[column], len(names)))
+            for column, names in enumerate(self._bins)
+        ]
 
     def _distance(self, now: F64, column: int) -> Distance:
         then = self._counts[column]
@@ -208,6 +227,30 @@ def _bin_map(counts: NDArray[np.int64], kind: ColumnKind, bins: int) -> NDArray[
     found = np.searchsorted(edges, codes, side="left")
     found[MISSING] = len(edges) + 1
     return found
+
+
+def _bin_names(counts: NDArray[np.int64], kind: ColumnKind, bins: int) -> list[str]:
+    """What people call the bins of a column. Buckets of ids have no meaning: neighbours are told together."""
+    if kind == "id":
+        return [*(f"ids {first} to {first + _TOLD - 1}" for first in range(0, ID_BUCKETS, _TOLD)), "missing"]
+    if kind == "flag":
+        return ["no", "yes", "missing"]
+    edges = [f"{value:.4g}" for value in _values(_edges(counts[:MISSING], bins)).tolist()]
+    return [*(f"to {edge}" for edge in edges), f"above {edges[-1]}" if edges else "known", "missing"]
+
+
+def _folded(counts: F64, names: int) -> F64:
+    """Shares of a column's bins as `_bin_names` tells them."""
+    if names == ID_BUCKETS // _TOLD + 1:
+        told = counts[:ID_BUCKETS].reshape(-1, _TOLD).sum(axis=1)
+        counts = np.append(told, counts[ID_BUCKETS])
+    return np.asarray(counts[:names] / counts.sum(), np.float64)
+
+
+def _values(codes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The least number of each code: the inverse of `number_codes`."""
+    bits = codes.astype(np.uint32) << np.uint32(16)
+    return np.where(bits >> 31, bits & np.uint32(0x7FFFFFFF), ~bits).astype(np.uint32).view(np.float32)
 
 
 def _edges(counts: NDArray[np.int64], bins: int) -> NDArray[np.int64]:

@@ -79,6 +79,10 @@ class Slices:
         """Every slice there is now, empty ones included."""
         return [name for feature in self._columns for name in self._labels(feature)]
 
+    def sizes(self) -> dict[str, int]:
+        """Ids remembered by new_user and new_item, where they are asked for: `judging.known_max` each at the most."""
+        return {name: len(known) for name, known in self._known.items()}
+
     def _membership(self, feature: str, examples: ExampleBatch) -> Membership:
         ids = examples.ids[:, self._columns[feature]]
         if feature in self._values:
@@ -117,14 +121,19 @@ class _KnownIds:
         self._met = np.zeros(0, np.int64)  # per row: number of the last call that met it
         self._calls = 0
 
+    def __len__(self) -> int:
+        return len(self._index)
+
     def meet(self, ids: U64) -> NDArray[np.bool_]:
         """Which of these ids [n], in order, occur for the first time."""
         present = np.flatnonzero(ids != MISSING_ID)
-        unknown = np.flatnonzero(self._index.find(ids[present]) < 0)
-        first = np.unique(ids[present[unknown]], return_index=True)[1]
+        rows, new = self._index.find_or_add(ids[present])
         fresh = np.zeros(len(ids), bool)
-        fresh[present[unknown[first]]] = True
-        rows, _ = self._index.find_or_add(ids[present])
+        if len(new):
+            added = np.zeros(self._index.row_limit, bool)
+            added[self._index.find(new)] = True
+            unknown = np.flatnonzero(added[rows])
+            fresh[present[unknown[np.unique(rows[unknown], return_index=True)[1]]]] = True
         if self._index.row_limit > len(self._met):
             self._met = np.concatenate([self._met, np.zeros(2 * self._index.row_limit - len(self._met), np.int64)])
         self._calls += 1

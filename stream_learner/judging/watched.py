@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stream_learner.judging.sketch import Codes, ColumnKind, Distance, Reference, Sketch
+from stream_learner.judging.sketch import Codes, ColumnKind, Distance, Reference, Shares, Sketch
 from stream_learner.settings import Drift
 
 _HOUR_US = 3_600_000_000
@@ -107,13 +107,21 @@ class WatchedColumns:
 
     def distances(self, at: int) -> list[Distance] | None:
         """One per column; None while either side holds fewer than `least` rows."""
+        sides = self._sides(at)
+        return None if sides is None else sides[0].distances(sides[1])
+
+    def shares(self, at: int) -> list[Shares] | None:
+        """How both sides are spread, one per column; None as above."""
+        sides = self._sides(at)
+        return None if sides is None else sides[0].shares(sides[1])
+
+    def _sides(self, at: int) -> tuple[Reference, list[Sketch]] | None:
+        """The reference and the recent sketches; None while either holds fewer than `least` rows."""
         now = self._recent.between(at - self._settings.window, at)
         if sum(part.rows for part in now) < self._least:
             return None
         reference = self._reference_at(at)
-        if reference is None or reference.rows < self._least:
-            return None
-        return reference.distances(now)
+        return None if reference is None or reference.rows < self._least else (reference, now)
 
     def _reference_at(self, at: int) -> Reference | None:
         if self._settings.reference == "last_week":

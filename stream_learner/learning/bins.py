@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_learner.learning.features import FeatureSchema
-from stream_learner.learning.normaliser import transformed
+from stream_learner.learning.features import FeatureSchema, transformed
 
 _GROWTH = 1.25  # bins are fitted anew when there are so many times more rows, so that all fits cost a few sorts
 
@@ -46,7 +45,7 @@ class Bins:
         self._rows, self._fitted, self.edges = state["rows"], int(state["fitted"]), state["edges"]
 
     def _fit(self) -> None:
-        values = transformed(self._rows, self._logged)
+        values = transformed(self._rows.astype(np.float64), self._logged)
         for column in range(values.shape[1]):
             known = values[~np.isnan(values[:, column]), column]
             if len(known):

@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from stream_learner.learning.features import FeatureSchema, IdColumn
-from stream_learner.learning.tables import MISSING_ROW, UNKNOWN_ROW, admit, no_ids
+from stream_learner.learning.tables import MISSING_ROW, UNKNOWN_ROW, no_ids
 
 Tensor = Any  # TensorFlow has no types that a checker could read
 
@@ -43,15 +43,14 @@ class Encoder:
                 self.variables[f"exact/{column.name}/rows"] = tf.Variable(rows, trainable=False)
         self._members, self._sizes = _membership(features)
 
-    def admit(self, ids: NDArray[np.int64]) -> None:
-        """Lets new ids ([n, ids used], bitcast fingerprints) into the exact tables, while they have room."""
-        for index, column in enumerate(self.features.ids):
-            if column.table == "exact":
-                fingerprints, rows = self._exact(column)
-                grown = admit(fingerprints.numpy(), rows.numpy(), ids[:, index])
-                if grown is not None:
-                    fingerprints.assign(grown[0])
-                    rows.assign(grown[1])
+    def ids_of(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Copies of an exact table's fingerprints and their rows."""
+        return self.variables[f"exact/{name}/fingerprints"].numpy(), self.variables[f"exact/{name}/rows"].numpy()
+
+    def set_ids(self, name: str, fingerprints: NDArray[np.int64], rows: NDArray[np.int32]) -> None:
+        """Both [rows of the table], sorted by fingerprint and padded, as of `no_ids`."""
+        self.variables[f"exact/{name}/fingerprints"].assign(fingerprints)
+        self.variables[f"exact/{name}/rows"].assign(rows)
 
     def rows(self, ids: Tensor) -> dict[str, Tensor]:
         """int64 [B, ids used] bitcast fingerprints -> per id feature its table rows, int64 [B]."""
@@ -64,14 +63,18 @@ class Encoder:
 
     def dense(self, numbers: Tensor, time: Tensor) -> Tensor:
         """float32 [B, numbers used] raw, NaN = missing, and int64 [B] us -> float32 [B, len(dense_names())]."""
-        missing = tf.math.is_nan(numbers)
-        scaled = self._transformed(numbers)
+        return self.dense_of(self._transformed(numbers), time)
+
+    def dense_of(self, scaled: Tensor, time: Tensor) -> Tensor:
+        """The same of numbers as `features.transformed` gives them: what does not differ between versions, made once
+        for all that score the same rows."""
+        missing = tf.math.is_nan(scaled)
         inputs = []
         if standardised := self.features.standardised():
             values = tf.clip_by_value((scaled - self.mean) / self.deviation, -CLIP, CLIP)
-            inputs.append(tf.gather(tf.where(missing, 0.0, values), standardised, axis=1))
+            inputs.append(_columns(tf.where(missing, 0.0, values), standardised))
         if binned := self.features.binned():
-            inputs.append(self._piecewise(tf.gather(scaled, binned, axis=1), tf.gather(missing, binned, axis=1)))
+            inputs.append(self._piecewise(_columns(scaled, binned), _columns(missing, binned)))
         inputs += self._indicators(missing)
         if self.features.hour_of_day:
             inputs.append(_hour_of_day(time))
@@ -98,10 +101,8 @@ class Encoder:
         """1 where a whole group is missing, and where a column with an indicator of its own is."""
         if not self.features.numbers:
             return []
-        absent = tf.cast(missing, tf.float32)
-        groups = tf.cast(tf.matmul(absent, self._members) >= self._sizes, tf.float32)  # sums of 0 and 1 are exact
-        own = self.features.own_indicators()
-        return [groups, *([tf.gather(absent, own, axis=1)] if own else [])]
+        absent = tf.matmul(tf.cast(missing, tf.float32), self._members)  # sums of 0 and 1 are exact
+        return [tf.cast(absent >= self._sizes, tf.float32)]
 
     def _exact(self, column: IdColumn) -> tuple[Any, Any]:
         return self.variables[f"exact/{column.name}/fingerprints"], self.variables[f"exact/{column.name}/rows"]
@@ -123,10 +124,14 @@ def _hour_of_day(time: Tensor) -> Tensor:
     return tf.cast(tf.stack([tf.sin(angle), tf.cos(angle)], axis=1), tf.float32)
 
 
+def _columns(values: Tensor, indices: list[int]) -> Tensor:
+    return values if indices == list(range(values.shape[1])) else tf.gather(values, indices, axis=1)
+
+
 def _membership(features: FeatureSchema) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """[numbers, groups] of 0 and 1, and the size of each group."""
-    groups = list(features.groups().values())
-    members = np.zeros((len(features.numbers), len(groups)), np.float32)
-    for group, indices in enumerate(groups):
-        members[indices, group] = 1
+    """[numbers, indicators] of 0 and 1, what each indicator tells of, and how many numbers that are."""
+    told = [*features.groups().values(), *([index] for index in features.own_indicators())]
+    members = np.zeros((len(features.numbers), len(told)), np.float32)
+    for indicator, indices in enumerate(told):
+        members[indices, indicator] = 1
     return members, members.sum(axis=0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,9 @@ class IdColumn:
     table: Literal["hashed", "exact"]
     rows: int  # ids that can have a row of their own; row 0 (missing) and, exact, row 1 (unknown) come on top
     dim: int
+    admit_after: int = 1  # exact: sightings before an id gets a row
+    expire_after: int | None = None  # exact: us without a sighting after which it loses it
+    max_waiting: int = 1_000_000  # exact: ids counted that have no row yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +80,18 @@ class FeatureSchema:
 
     def take_ids(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """[n, len(schema.ids)] fingerprints -> the used columns [n, len(self.ids)], bitcast for TensorFlow."""
-        return np.ascontiguousarray(ids[:, [column.column for column in self.ids]]).view(np.int64)
+        return np.take(ids, [column.column for column in self.ids], axis=1).view(np.int64)
 
     def take_numbers(self, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[n, all numbers] -> a copy of the used columns [n, len(self.numbers)]."""
-        return np.ascontiguousarray(numbers[:, [column.source for column in self.numbers]])
+        """[n, all numbers] -> the used columns [n, len(self.numbers)]: the array itself where it is all of them."""
+        sources = [column.source for column in self.numbers]
+        if sources == list(range(numbers.shape[1])):
+            return numbers
+        return np.take(numbers, sources, axis=1)
+
+    def transformed(self, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[n, len(self.numbers)] raw -> a copy, sign(x) log(1 + |x|) in the columns that ask for it; NaN stays NaN."""
+        return transformed(numbers, np.array([column.transform == "log1p" for column in self.numbers], bool))
 
     def groups(self) -> dict[str, list[int]]:
         """Group -> indices into `self.numbers`, in order of first appearance."""
@@ -118,6 +128,14 @@ class FeatureSchema:
         rest = len(self.dense_names()) - len(owners)
         return owners + [-1] * rest
 
+    def dense_groups(self) -> list[str | None]:
+        """Per dense input the group whose columns it tells of; None for those of the time."""
+        groups: list[str | None] = [self.numbers[index].group for index in self.standardised()]
+        groups += [self.numbers[index].group for index in self.binned() for _ in range(self.bins)]
+        groups += list(self.groups())
+        groups += [self.numbers[index].group for index in self.own_indicators()]
+        return groups + [None] * (len(self.dense_names()) - len(groups))
+
 
 def feature_schema(config: Config, schema: EventSchema, aggregates: Sequence[Aggregate]) -> FeatureSchema:
     """The features that the config chooses.
@@ -126,7 +144,16 @@ def feature_schema(config: Config, schema: EventSchema, aggregates: Sequence[Agg
     `ExampleBatch.numbers`. Raises ConfigError for a pattern that matches none, and when nothing at all is left.
     """
     ids = tuple(
-        IdColumn(name, schema.id_column(name), feature.table, feature.rows, feature.dim)
+        IdColumn(
+            name,
+            schema.id_column(name),
+            feature.table,
+            feature.rows,
+            feature.dim,
+            feature.admit_after,
+            feature.expire_after,
+            feature.max_waiting,
+        )
         for name, feature in config.features.ids.items()
     )
     found = FeatureSchema(
@@ -183,3 +210,16 @@ def _matching(pattern: str, names: list[str]) -> set[str]:
         columns = ", ".join(names) or "none"
         raise ConfigError(f"features.aggregates: {pattern!r} matches no aggregate column; columns: {columns}")
     return found
+
+
+F = TypeVar("F", NDArray[np.float32], NDArray[np.float64])
+
+
+def transformed(numbers: F, logged: NDArray[np.bool_]) -> F:
+    """[n, columns] raw -> sign(x) log(1 + |x|) in the `logged` columns, the others as they are."""
+    if logged.all():
+        values = np.abs(numbers)
+        return np.copysign(np.log1p(values, out=values), numbers, out=values)
+    values, part = numbers.copy(), numbers[:, logged]
+    values[:, logged] = np.copysign(np.log1p(np.abs(part)), part)
+    return values

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -15,18 +16,24 @@ from numpy.typing import NDArray
 from stream_learner.changes import Changed, RowSet, differing
 from stream_learner.errors import LearningError
 from stream_learner.events import ExampleBatch
+from stream_learner.learning.batches import batches
 from stream_learner.learning.bins import Bins
+from stream_learner.learning.calibration import Shift
+from stream_learner.learning.delay_heads import DelayHeads
+from stream_learner.learning.delayed import POSITIVE, Early, Lessons
 from stream_learner.learning.encoder import CLIP
 from stream_learner.learning.features import FeatureSchema
+from stream_learner.learning.id_tables import IdTable, IdTables
 from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, rows_of
 from stream_learner.learning.normaliser import Normaliser
-from stream_learner.learning.replay import Replay
-from stream_learner.learning.tables import ids_held
+from stream_learner.learning.plasticity import LOOKED_AT, Condition, Plasticity
+from stream_learner.learning.replay import Drawn, Replay
 from stream_learner.learning.training import Trainer
 from stream_learner.settings import Config
 
 CATCH_UP_STAGE = 32
 _CATCH_UP_STEP = 1 << 32  # number of the first step of a restart in its slide: beyond those of learning
+THIN_STAGE = 35
 BLANK_STAGE = 31  # stage constant of the seeds, so that no two stages share a random stream
 _CHECKED_ROWS = 65_536  # rows looked at at once: a few MB
 _HINTS = 5  # columns named in the message of a failed step
@@ -40,12 +47,15 @@ class Learned:
     replayed: int  # rows drawn from the replay buffer
     steps: int
     mean_loss: float  # log loss per row before each step, NaN when there was none
+    skipped: int = 0  # matured examples times passes that the budget left out
+    skipped_replay: int = 0  # rows it left in the replay buffer
 
     def __add__(self, other: Learned) -> Learned:
         """Of two tasks; the loss is that of the first that took a step."""
         loss = other.mean_loss if math.isnan(self.mean_loss) else self.mean_loss
-        rows, replayed = self.rows + other.rows, self.replayed + other.replayed
-        return Learned(rows, replayed, self.steps + other.steps, loss)
+        names = ("rows", "replayed", "steps", "skipped", "skipped_replay")
+        counts = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return Learned(mean_loss=loss, **counts)
 
 
 NOTHING = Learned(0, 0, 0, float("nan"))
@@ -64,9 +74,17 @@ class Learner:
         self._config = config
         self._normaliser = Normaliser(features)
         self._bins = Bins(features, config.features.bins, config.features.bin_rows)
-        self._trainer = Trainer(self.candidate, config.learning)
+        self._heads = DelayHeads(config, self.candidate) if config.labels.mode == "es_dfm" else None
+        alpha = config.replay.alpha if config.replay.policy == "dark" else 0.0
+        self._trainer = Trainer(self.candidate, config.learning, config.labels.mode, self._heads, alpha=alpha)
+        self._ids = IdTables(self.candidate.encoder, self._trainer, config.seed)
+        self._plasticity = Plasticity(self.candidate, self._trainer, config)
+        self._looked_at: ExampleBatch | None = None  # the last examples learned, for `condition`
         self._table_names = {f"table/{name}" for name in self.candidate.tables}
+        self._prepared: tuple[Any, Any, NDArray[np.int64], NDArray[np.float32]] | None = None
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
+        self._boosted_at: int | None = None  # rows learned when the rates were last raised
+        self._shift = Shift(rows) if (rows := config.learning.calibration_rows) else None
         self._blanked = [
             indices
             for group, indices in features.groups().items()
@@ -76,6 +94,12 @@ class Learner:
     @property
     def has_learned(self) -> bool:
         return self._learned_rows > 0
+
+    def trace(self) -> None:
+        """Builds every graph now instead of in the first slides. Changes nothing else."""
+        for model in self._models():
+            model.trace()
+        self._trainer.trace()
 
     def score(self, batch: ExampleBatch) -> NDArray[np.float32]:
         """The candidate's logits, [n]; NaN as long as it has learned nothing."""
@@ -95,50 +119,115 @@ class Learner:
             return np.full(len(batch), np.nan, np.float32)
         return self.previous.score(*self._inputs(batch), batch.time)
 
-    def learn(self, matured: ExampleBatch, replay: Replay, slide: int) -> Learned:
-        """Fine-tunes the candidate on a slide's matured examples, in order, mixed with draws from `replay`.
+    def look_back(self, matured: ExampleBatch, slide_end: int, *, drifted: bool) -> None:
+        """What a slide's matured examples tell of the scores they got as they arrived: how far to shift those to come,
+        and whether the relation is another one now (`drifted`), so that rates are raised; where configured."""
+        if drifted:
+            self._boosted_at = self._learned_rows
+        if self._shift is not None and self.candidate.shift is not None:
+            self._shift.learn(matured.logit_candidate, matured.label, matured.time, slide_end)
+            self.candidate.shift.assign(self._shift.now)
+
+    def learn(self, matured: ExampleBatch, replay: Replay, slide: int, early: Early | None = None) -> Learned:
+        """Fine-tunes the candidate on a slide's matured examples and on what is told `early`, in order, mixed with
+        draws from `replay`.
 
         Normalisation and exact ids take the examples in first; the replay buffer does last, so it gives out only
-        what is older than the slide. Raises LearningError at a non-finite loss or gradient, with the weights as they
-        were before that step.
+        what is older than the slide, and it takes matured ones alone. Raises LearningError at a non-finite loss or
+        gradient, with the weights as they were before that step.
         """
-        ids, numbers = self._inputs(matured)
-        self._normaliser.update(numbers)
+        mode = self._config.labels.mode
+        lessons = Lessons.final(matured, mode)
+        if early is not None:
+            lessons = lessons.followed_by(early.lessons)
+        self._take_in(lessons, slide)
+        logits = np.full((len(lessons), self._config.learning.ensemble.members), np.nan, np.float32)
+        told = np.flatnonzero(self._kept(lessons.targets[:, POSITIVE] == 0, slide, 0))
+        lessons = lessons.take(told) if len(told) < len(lessons) else lessons
+        if not self.has_learned and len(matured):
+            self._begin(matured.label[self._kept(matured.label == 0, slide, 1)])
+        blanks = np.random.default_rng([self._config.seed, BLANK_STAGE, slide])
+        finished = matured if early is None else ExampleBatch.concat([matured, early.finished])
+        if self._heads is not None and early is not None:
+            self._heads.learn(*self._inputs(finished), finished.time, finished.label, early.in_time)
+        plan = batches(lessons.examples.time, self._learned_rows, self._config, slide, replay=len(replay) > 0)
+        total = 0.0
+        for step, (rows, wanted) in enumerate(zip(plan.fresh, plan.replayed, strict=True)):
+            drawn = replay.draw(wanted, slide, step) if wanted else None
+            loss, before = self._step(lessons.take(rows), drawn, blanks, slide, step)
+            total += loss * (len(rows) + wanted)
+            logits[told[rows]] = before[: len(rows)]
+            if drawn is not None:
+                replay.learned(drawn, before[len(rows) :])
+        if len(lessons):
+            self._looked_at = lessons.examples.take(slice(-LOOKED_AT, None))
+        before_these, self._learned_rows = self._learned_rows, self._learned_rows + plan.rows
+        if self._plasticity.due(before_these, self._learned_rows):
+            self._plasticity.renew(self._model_inputs(lessons.examples.take(slice(-LOOKED_AT, None))), slide)
+        unseen = np.full((len(finished) - len(matured), logits.shape[1]), np.nan, np.float32)
+        kept = np.flatnonzero(self._kept(finished.label == 0, slide, 1))
+        replay.add(finished.take(kept), slide, np.concatenate([logits[: len(matured)], unseen])[kept])
+        replayed, steps = sum(plan.replayed), len(plan.fresh)
+        mean_loss = total / (plan.rows + replayed) if steps else float("nan")
+        return Learned(plan.rows, replayed, steps, mean_loss, plan.skipped_fresh, plan.skipped_replay)
+
+    def _begin(self, labels: NDArray[np.float32]) -> None:
+        """The first examples' log-odds are what an untaught model says, [n]."""
+        positives = float(labels.sum())
+        self.candidate.offset.assign(math.log((positives + 0.5) / (len(labels) - positives + 0.5)))
+
+    def _kept(self, negative: NDArray[np.bool_], slide: int, draw: int) -> NDArray[np.bool_]:
+        """All but those negatives that are left out (He et al.: ADKDD 2014, section 6.2), [n]."""
+        share = self._config.learning.negative_share
+        if share == 1:
+            return np.ones(len(negative), bool)
+        random = np.random.default_rng([self._config.seed, THIN_STAGE, slide, draw])
+        return ~negative | (random.random(len(negative)) < share)
+
+    def _boost(self) -> float:
+        """What steps are multiplied by: raised at a drift, halved again and again since."""
+        settings = self._config.learning.warm_restart
+        if self._boosted_at is None or settings.boost == 1:
+            return 1.0
+        passed = (self._learned_rows - self._boosted_at) / settings.half_life
+        return float(1 + (settings.boost - 1) * 0.5**passed)
+
+    def _take_in(self, lessons: Lessons, slide: int) -> None:
+        """Normalisation, bins and exact ids, before anything is learned."""
+        fresh = lessons.examples if lessons.first.all() else lessons.examples.take(lessons.first)
+        ids, scaled = self._inputs(fresh)
+        self._normaliser.update(scaled)
         self.candidate.encoder.mean.assign(self._normaliser.mean())
         self.candidate.encoder.deviation.assign(self._normaliser.deviation())
-        if self._bins.update(numbers):
+        if self._bins.update(self.features.take_numbers(fresh.numbers)):
             self.candidate.encoder.edges.assign(self._bins.edges)
-        self.candidate.encoder.admit(ids)
-        if not self.has_learned and len(matured):
-            positives = float(matured.label.sum())
-            self.candidate.offset.assign(math.log((positives + 0.5) / (len(matured) - positives + 0.5)))
-        blanks = np.random.default_rng([self._config.seed, BLANK_STAGE, slide])
-        rows = replayed = steps = 0
-        total = 0.0
-        for fresh in self._batches(matured):
-            batch = self._mixed(fresh, replay, slide, steps)
-            loss = self._step(batch, blanks, slide, steps)
-            rows, replayed, steps = rows + len(fresh), replayed + len(batch) - len(fresh), steps + 1
-            total += loss * len(batch)
-        replay.add(matured, slide)
-        return Learned(rows, replayed, steps, total / (rows + replayed) if steps else float("nan"))
+        self._ids.take_in(ids, fresh.time, slide)
 
     def promote(self) -> None:
         """Makes the candidate, as it is now, the champion; the champion before is kept where a canary is wanted. Of the
         tables, only rows in which they differ are copied."""
         if self.previous is not None and self.has_champion:
-            self.previous.assign(self.champion.values())
+            self._follow(self.previous)
             self.has_previous = True
         for name, moved in self._trainer.moved.items():
-            table = self.champion.tables[name]
             if not self.has_champion:
-                moved.all_of_champion(table.shape[0])
-            rows = moved.promoted()
-            table.scatter_update(tf.IndexedSlices(rows_of(self.candidate.tables[name], rows), rows))
-        for name, variable in self.champion.variables.items():
-            if name not in self._table_names:
-                variable.assign(self.candidate.variables[name].numpy())
+                moved.all_of_champion(self.champion.tables[name].shape[0])
+            _copy_rows(self.candidate.tables[name], self.champion.tables[name], moved.promoted())
+        self._copy_dense(self.candidate, self.champion)
         self.has_champion = True
+
+    def _follow(self, previous: ConversionModel) -> None:
+        """The champion, about to be followed by another, is copied to `previous`."""
+        for name, moved in self._trainer.moved.items():
+            if not self.has_previous:
+                moved.all_of_previous(previous.tables[name].shape[0])
+            _copy_rows(self.champion.tables[name], previous.tables[name], moved.followed())
+        self._copy_dense(self.champion, previous)
+
+    def _copy_dense(self, source: ConversionModel, target: ConversionModel) -> None:
+        for name, variable in target.variables.items():
+            if name not in self._table_names:
+                variable.assign(source.variables[name].numpy())
 
     def let_previous_go(self) -> None:
         """The canary is over."""
@@ -148,17 +237,19 @@ class Learner:
         """The candidate goes on from the champion: its weights, fresh optimizer slots, then `steps` steps on batches
         drawn from `replay`. Returns the rows replayed."""
         self.candidate.assign(self.champion.values())
+        if self._shift is not None and self.candidate.shift is not None:
+            self.candidate.shift.assign(self._shift.now)
         self._trainer.forget()
         for name, moved in self._trainer.moved.items():
             moved.restarted(self.candidate.tables[name].shape[0])
+        self._ids.restarted(slide)
         self.candidate.encoder.mean.assign(self._normaliser.mean())
         self.candidate.encoder.deviation.assign(self._normaliser.deviation())
         blanks = np.random.default_rng([self._config.seed, CATCH_UP_STAGE, slide])
         size = min(self._config.learning.batch_size, len(replay))
         for step in range(_CATCH_UP_STEP, _CATCH_UP_STEP + steps if size else 0):
-            batch = replay.draw(size, slide, step)
-            self.candidate.encoder.admit(self._inputs(batch)[0])
-            self._step(batch, blanks, slide, step)
+            drawn = replay.draw(size, slide, step)
+            replay.learned(drawn, self._step(None, drawn, blanks, slide, step)[1])
         return steps * size
 
     def load_champion(self, variables: dict[str, NDArray[Any]]) -> None:
@@ -167,9 +258,8 @@ class Learner:
         self.champion.assign(variables)
         for name, moved in self._trainer.moved.items():
             table = variables[f"table/{name}"]
-            if self.has_champion:
-                moved.champion.add(differing(before[name], table))
-            else:
+            moved.champion_loaded(differing(before[name], table))
+            if not self.has_champion:
                 moved.all_of_champion(len(table))
             moved.unpromoted = RowSet.of(differing(self.candidate.tables[name].numpy(), table))
         self.has_champion, self.has_previous = True, False
@@ -203,46 +293,62 @@ class Learner:
         moved.unchecked.take()
         return True
 
-    def ids_held(self) -> dict[str, int]:
-        """Per id feature with an exact table the ids that have a row; looks at the whole id table."""
-        exact = [column.name for column in self.features.ids if column.table == "exact"]
-        return {name: ids_held(self.candidate.variables[f"exact/{name}/rows"].numpy()) for name in exact}
+    @property
+    def ids(self) -> Mapping[str, IdTable]:
+        """Per id feature with an exact table, who has a row."""
+        return self._ids.tables
 
     def table_fill(self) -> dict[str, float]:
         """Per id feature the share of its table in use: ids held where exact, rows ever learned where hashed."""
         fill = self._trainer.touched()
         rows = {column.name: column.rows for column in self.features.ids}
-        return fill | {name: held / rows[name] for name, held in self.ids_held().items()}
+        return fill | {name: len(table.ids) / rows[name] for name, table in self.ids.items()}
+
+    def condition(self) -> Condition | None:
+        """How able to learn the candidate's network is, on the last examples learned; None before there are any."""
+        return None if self._looked_at is None else self._plasticity.condition(self._model_inputs(self._looked_at))
+
+    def _models(self) -> list[ConversionModel]:
+        return [self.candidate, self.champion, *([self.previous] if self.previous is not None else [])]
 
     @property
     def retraces(self) -> int:
         """Graphs built beyond the first of each function; 0 unless something is wrong."""
-        counts = [*self.candidate.traces.values(), *self.champion.traces.values(), *self._trainer.traces.values()]
+        traces = [*(model.traces for model in self._models()), self._trainer.traces]
+        counts = [count for traced in traces for count in traced.values()]
         return sum(counts) - len(counts)
 
     def capture(self) -> dict[str, Any]:
         """The whole state. `changes` counts from here."""
         for moved in self._trainer.moved.values():
             moved.captured()
-        return self._state(self._learning_state(), self.champion.values() if self.has_champion else None)
+        previous = self.previous.values() if self.previous is not None and self.has_previous else None
+        return self._state(self._learning_state(), self.champion.values() if self.has_champion else None, previous)
 
     def changes(self) -> dict[str, Any]:
         """As `capture`, but of the tables and their slots only the rows that changed since the last of either, or
         since `restore`."""
         candidate: dict[str, Any] = {}
         champion: dict[str, Any] = {}
+        previous: dict[str, Any] = {}
         for name, moved in self._trainer.moved.items():
             table = f"table/{name}"
             rows = moved.uncaptured.take()
             for one, variable in {table: self.candidate.tables[name], **self._trainer.slots_of(name)}.items():
-                candidate[one] = Changed(rows, rows_of(variable, rows), variable.shape[0])
+                candidate[one] = _changed(variable, rows)
             if self.has_champion:
-                rows = moved.champion.take()
-                variable = self.champion.tables[name]
-                champion[table] = Changed(rows, rows_of(variable, rows), variable.shape[0])
+                champion[table] = _changed(self.champion.tables[name], moved.champion.take())
+            if self.previous is not None and self.has_previous:
+                previous[table] = _changed(self.previous.tables[name], moved.previous.take())
         candidate |= arrays_of({k: v for k, v in self._learning_variables().items() if k not in candidate})
-        champion |= arrays_of({k: v for k, v in self.champion.variables.items() if k not in self._table_names})
-        return self._state(candidate, champion if self.has_champion else None)
+        champion |= self._dense_of(self.champion)
+        if self.previous is not None:
+            previous |= self._dense_of(self.previous)
+        return self._state(candidate, champion if self.has_champion else None, previous if self.has_previous else None)
+
+    def _dense_of(self, model: ConversionModel) -> dict[str, NDArray[Any]]:
+        """Copies of all but the tables."""
+        return arrays_of({k: v for k, v in model.variables.items() if k not in self._table_names})
 
     def restore(self, state: dict[str, Any]) -> None:
         """Raises StateError when the state is of another config."""
@@ -255,67 +361,100 @@ class Learner:
             self.previous.assign(state["previous"])
         self._normaliser.restore(state["normaliser"])
         self._bins.restore(state["bins"])
+        self._ids.restore(state["ids"])
         self._learned_rows = int(state["learned_rows"])
+        self._boosted_at = state["boosted_at"]
+        if self._shift is not None:
+            self._shift.restore(state["shift"])
         for name, moved in self._trainer.moved.items():
             table, champion = state["candidate"][f"table/{name}"], self.champion.tables[name].numpy()
             moved.captured()
             moved.ever = RowSet.unpacked(state["moved"][name])
             moved.unchecked = RowSet.of(np.flatnonzero(~np.isfinite(table).all(axis=1)))
             moved.unpromoted = RowSet.of(differing(table, champion))
+            if self.previous is not None:
+                moved.outdated = RowSet.of(differing(self.previous.tables[name].numpy(), champion))
 
-    def _state(self, candidate: dict[str, Any], champion: dict[str, Any] | None) -> dict[str, Any]:
+    def _state(
+        self, candidate: dict[str, Any], champion: dict[str, Any] | None, previous: dict[str, Any] | None
+    ) -> dict[str, Any]:
         return {
             "candidate": candidate,
             "champion": champion,
-            "previous": self.previous.values() if self.previous is not None and self.has_previous else None,
+            "previous": previous,
             "normaliser": self._normaliser.capture(),
             "bins": self._bins.capture(),
+            "ids": self._ids.capture(),
             "learned_rows": self._learned_rows,
+            "boosted_at": self._boosted_at,
+            **({} if self._shift is None else {"shift": self._shift.capture()}),
             "moved": {name: moved.ever.packed() for name, moved in self._trainer.moved.items()},
         }
 
     def _inputs(self, batch: ExampleBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        return self.features.take_ids(batch.ids), self.features.take_numbers(batch.numbers)
+        """What no version differs in: fingerprints and transformed numbers. The same rows are asked of two or three
+        models in a row, so those of the last batch are remembered."""
+        if self._prepared is None or self._prepared[0] is not batch.ids or self._prepared[1] is not batch.numbers:
+            ids, numbers = self.features.take_ids(batch.ids), self.features.take_numbers(batch.numbers)
+            self._prepared = batch.ids, batch.numbers, ids, self.features.transformed(numbers)
+        return self._prepared[2:]
 
-    def _batches(self, matured: ExampleBatch) -> Iterator[ExampleBatch]:
-        size = self._config.learning.batch_size
-        for _ in range(self._config.learning.passes):
-            for start in range(0, len(matured), size):
-                yield matured.take(slice(start, start + size))
+    def _model_inputs(self, batch: ExampleBatch) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+        return *self._inputs(batch), batch.time
 
-    def _mixed(self, fresh: ExampleBatch, replay: Replay, slide: int, step: int) -> ExampleBatch:
-        """`fresh`, then its share of replayed rows; a fraction of a row is carried over to the next batches."""
-        ratio = self._config.replay.ratio
-        before = int(self._learned_rows * ratio)
-        self._learned_rows += len(fresh)
-        wanted = int(self._learned_rows * ratio) - before
-        if not wanted or not len(replay):
-            return fresh
-        return ExampleBatch.concat([fresh, replay.draw(wanted, slide, step)])
-
-    def _step(self, batch: ExampleBatch, blanks: np.random.Generator, slide: int, step: int) -> float:
-        ids, numbers = self._inputs(batch)
+    def _step(
+        self, fresh: Lessons | None, drawn: Drawn | None, blanks: np.random.Generator, slide: int, step: int
+    ) -> tuple[float, NDArray[np.float32]]:
+        """One step on fresh rows, then drawn ones. Their mean log loss, and their logits [rows, members], before it."""
+        told = [] if fresh is None else [fresh]
+        told += [] if drawn is None else [Lessons.final(drawn.examples, self._config.labels.mode)]
+        lessons = reduce(Lessons.followed_by, told)
+        batch = lessons.examples
+        ids, scaled = self._inputs(batch)
         if self._blanked and self._config.learning.blank_rate:
             blank = blanks.random((len(batch), len(self._blanked))) < self._config.learning.blank_rate
             for group, indices in enumerate(self._blanked):
-                numbers[np.flatnonzero(blank[:, group])[:, None], indices] = np.nan
-        loss, taken = self._trainer.step(ids, numbers, batch.time, batch.label)
-        if not taken:
+                scaled[np.flatnonzero(blank[:, group])[:, None], indices] = np.nan
+        self._prepared = None  # blanked in place, and never asked for again
+        self._trainer.boost(self._boost())
+        weights, held = self._wanted(0 if fresh is None else len(fresh), drawn)
+        taken = self._trainer.step(ids, scaled, batch.time, lessons.targets, weights, held)
+        if not taken.sound:
             raise LearningError(
-                f"slide {slide}, step {step}: loss or gradient is not finite (loss {loss}); nothing of this step was "
-                f"kept. {self._suspects(numbers)} Remedy: a lower learning.learning_rate, or a mapping without them."
+                f"slide {slide}, step {step}: loss or gradient is not finite (loss {taken.loss}); nothing of this "
+                f"step was kept. {self._suspects(scaled)} Remedy: a lower learning.learning_rate, or a mapping "
+                "without them."
             )
-        return loss
+        return taken.loss, taken.logits
 
-    def _suspects(self, numbers: NDArray[np.float32]) -> str:
+    def _wanted(self, fresh: int, drawn: Drawn | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weights of all rows, and the logits they are held to, NaN = none; of no rows where replay keeps none."""
+        members = self._config.learning.ensemble.members
+        if drawn is None:
+            return np.ones(fresh, np.float32), np.full((fresh, members), np.nan, np.float32)
+        weights = np.concatenate([np.ones(fresh, np.float32), drawn.weights])
+        if drawn.logits is None:
+            return weights, np.empty((0, members), np.float32)
+        return weights, np.concatenate([np.full((fresh, members), np.nan, np.float32), drawn.logits])
+
+    def _suspects(self, scaled: NDArray[np.float32]) -> str:
         """The columns that leave the clipped range most often, for the message of a failed step."""
-        odd = (np.abs(self._normaliser.standardised(numbers)) > CLIP).sum(axis=0)  # NaN, a missing value, is not odd
+        odd = (np.abs(self._normaliser.standardised(scaled)) > CLIP).sum(axis=0)  # NaN, a missing value, is not odd
         worst = [int(i) for i in np.argsort(-odd, kind="stable")[:_HINTS] if odd[i]]
-        names = ", ".join(f"{self.features.numbers[i].name} ({odd[i]} of {len(numbers)} rows)" for i in worst)
+        names = ", ".join(f"{self.features.numbers[i].name} ({odd[i]} of {len(scaled)} rows)" for i in worst)
         return f"Inputs with infinite or far-off values: {names or 'none'}."
 
     def _learning_variables(self) -> dict[str, Any]:
-        return {**self.candidate.variables, **self.candidate.random_state, **self._trainer.variables}
+        heads = {} if self._heads is None else self._heads.variables
+        return {**self.candidate.variables, **self.candidate.random_state, **self._trainer.variables, **heads}
 
     def _learning_state(self) -> dict[str, NDArray[Any]]:
         return arrays_of(self._learning_variables())
+
+
+def _copy_rows(source: Any, target: Any, rows: NDArray[np.int64]) -> None:
+    target.scatter_update(tf.IndexedSlices(rows_of(source, rows), rows))
+
+
+def _changed(table: Any, rows: NDArray[np.int64]) -> Changed:
+    return Changed(rows, rows_of(table, rows), table.shape[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from stream_learner.errors import StateError
+from stream_learner.learning.delayed import served
 from stream_learner.learning.encoder import Encoder, Tensor
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.models import build_network
@@ -25,25 +27,29 @@ class ConversionModel:
 
     `variables`: name -> tf.Variable, everything a version holds: `table/<id>`, `network/<nnn>_<name>`,
     `normaliser/...`, `exact/<id>/...`, `offset` (log-odds of the first examples learned, added to every logit: a rare
-    positive is rare from the start). `random_state`: name -> tf.Variable, what the network's dropout draws from.
-    The names depend on nothing but the config.
+    positive is rare from the start), `shift` (where scores are calibrated, added to them). `random_state`: name ->
+    tf.Variable, what the network's dropout draws from. The names depend on nothing but the config.
     """
 
     def __init__(self, config: Config, features: FeatureSchema) -> None:
         self.features = features
+        self._label_mode = config.labels.mode
+        self._thinning = math.log(config.learning.negative_share)  # log-odds that thinned negatives add
         self.encoder = Encoder(features)
         self.tables: dict[str, Any] = {
             column.name: tf.Variable(first_vectors(column, config.seed, index), name=f"table_{column.name}")
             for index, column in enumerate(features.ids)
         }
-        dims = {column.name: column.dim for column in features.ids}
-        self.network = build_network(config.learning, dims, features.dense_owners(), config.seed)
+        self._learning = config.learning
+        self.network = self.new_network(config.seed)
         self.offset = tf.Variable(0.0, trainable=False, name="offset")
+        self.shift = tf.Variable(0.0, trainable=False, name="shift") if config.learning.calibration_rows else None
         weights = {id(weight) for weight in self.network.weights}
         named = {f"network/{i:03d}_{v.name}": v for i, v in enumerate(self.network.variables)}
         self.variables: dict[str, Any] = {
             **self.encoder.variables,
             "offset": self.offset,
+            **({} if self.shift is None else {"shift": self.shift}),
             **{f"table/{name}": table for name, table in self.tables.items()},
             **{name: v.value for name, v in named.items() if id(v) in weights},
         }
@@ -51,25 +57,45 @@ class ConversionModel:
         self.traces: Counter[str] = Counter()
         self._score = tf.function(self._traced_logits, input_signature=input_signature(features), autograph=False)
 
+    def trace(self) -> None:
+        """Builds the graph of `score` now instead of at its first call."""
+        self._score.get_concrete_function()
+
+    def new_network(self, seed: int) -> Any:
+        """A network of this model's shape with first weights by the seed."""
+        dims = {column.name: column.dim for column in self.features.ids}
+        return build_network(self._learning, dims, self.features.dense_owners(), seed)
+
     def logits(self, ids: Tensor, numbers: Tensor, time: Tensor) -> Tensor:
         """The score of every row, float32 [B] log-odds, in the graph.
 
         `ids` int64 [B, ids used] bitcast fingerprints, `numbers` float32 [B, numbers used] raw, `time` int64 [B] us.
         """
+        return self._logits(ids, self.encoder.dense(numbers, time), time)
+
+    def served(self, by_member: Tensor) -> Tensor:
+        """What a network says, [B, members], as the score of the label's probability, [B]."""
+        logits = served(self._label_mode, combined(by_member + self.offset)) + self._thinning
+        return logits if self.shift is None else logits + self.shift
+
+    def network_inputs(self, ids: Tensor, dense: Tensor) -> list[Tensor]:
+        """Looked-up vectors in the order of the tables, then `dense` as of the encoder."""
         rows = self.encoder.rows(ids)
-        vectors = [tf.gather(table, rows[name]) for name, table in self.tables.items()]
-        out = self.network([*vectors, self.encoder.dense(numbers, time)], training=False)
-        return combined(by_member(out, tf.shape(time)[0]) + self.offset)
+        return [*(tf.gather(table, rows[name]) for name, table in self.tables.items()), dense]
 
     def score(
-        self, ids: NDArray[np.int64], numbers: NDArray[np.float32], time: NDArray[np.int64]
+        self, ids: NDArray[np.int64], scaled: NDArray[np.float32], time: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """`logits` of numpy columns of any length, float32 [n]."""
+        """`logits` of numpy columns of any length, float32 [n]; `scaled` as of `FeatureSchema.transformed`."""
         scores = np.empty(len(time), np.float32)
         for start in range(0, len(time), SCORE_ROWS):
             part = slice(start, start + SCORE_ROWS)
-            scores[part] = self._score(ids[part], numbers[part], time[part]).numpy()
+            scores[part] = self._score(ids[part], scaled[part], time[part]).numpy()
         return scores
+
+    def _logits(self, ids: Tensor, dense: Tensor, time: Tensor) -> Tensor:
+        out = self.network(self.network_inputs(ids, dense), training=False)
+        return self.served(by_member(out, tf.shape(time)[0]))
 
     def values(self) -> dict[str, NDArray[Any]]:
         """Copies of `variables`."""
@@ -79,9 +105,9 @@ class ConversionModel:
         """Sets all of `variables`. Raises StateError when names, shapes or types are not this model's."""
         assign_all(self.variables, values)
 
-    def _traced_logits(self, ids: Tensor, numbers: Tensor, time: Tensor) -> Tensor:
+    def _traced_logits(self, ids: Tensor, scaled: Tensor, time: Tensor) -> Tensor:
         self.traces["score"] += 1  # Python runs only while TensorFlow traces
-        return self.logits(ids, numbers, time)
+        return self._logits(ids, self.encoder.dense_of(scaled, time), time)
 
 
 def by_member(logits: Tensor, rows: Tensor) -> Tensor:

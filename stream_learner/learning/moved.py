@@ -18,6 +18,8 @@ class MovedRows:
     unchecked: RowSet = field(default_factory=RowSet)  # since they were last found to be finite
     unpromoted: RowSet = field(default_factory=RowSet)  # in which the champion may differ
     champion: RowSet = field(default_factory=RowSet)  # of the champion's table, since the last capture
+    outdated: RowSet = field(default_factory=RowSet)  # in which the version before may differ from the champion
+    previous: RowSet = field(default_factory=RowSet)  # of the table of the version before, since the last capture
 
     def step(self, rows: I64) -> None:
         """Rows of the candidate were moved by a step."""
@@ -28,7 +30,23 @@ class MovedRows:
         """The rows that the champion has to take over."""
         rows = self.unpromoted.take()
         self.champion.add(rows)
+        self.outdated.add(rows)
         return rows
+
+    def followed(self) -> I64:
+        """The rows that the version before has to take over from the champion, which is about to change."""
+        rows = self.outdated.take()
+        self.previous.add(rows)
+        return rows
+
+    def all_of_previous(self, height: int) -> None:
+        """There was no version before in the last capture."""
+        self.previous.add(np.arange(height))
+
+    def champion_loaded(self, rows: I64) -> None:
+        """These rows of the champion's table were replaced by those of another version."""
+        self.champion.add(rows)
+        self.outdated.add(rows)
 
     def all_of_champion(self, height: int) -> None:
         """There was no champion in the last capture."""
@@ -45,3 +63,4 @@ class MovedRows:
         """The tables were captured as a whole."""
         self.uncaptured.take()
         self.champion.take()
+        self.previous.take()

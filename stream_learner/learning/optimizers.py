@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from stream_learner.learning.encoder import Tensor
 from stream_learner.settings import Learning
@@ -93,12 +94,22 @@ class Ftrl:
 
 
 def optimizer(learning: Learning, learning_rate: float, *, decays: bool = True) -> Optimizer:
-    """The configured rule; `decays`: whether AdamW decays the weights in question."""
-    if learning.optimizer == "adagrad":
+    """The configured rule of the dense weights; `decays`: whether AdamW decays the weights in question."""
+    return _rule(learning.optimizer, learning, learning_rate, decays=decays)
+
+
+def table_optimizer(learning: Learning) -> Optimizer:
+    """The configured rule of the tables."""
+    rate = learning.table_learning_rate or learning.learning_rate
+    return _rule(learning.table_optimizer or learning.optimizer, learning, rate, decays=True)
+
+
+def _rule(name: str, learning: Learning, learning_rate: float, *, decays: bool) -> Optimizer:
+    if name == "adagrad":
         return Adagrad(learning_rate)
-    if learning.optimizer == "ftrl":
+    if name == "ftrl":
         return Ftrl(learning_rate, learning.l1, learning.l2, learning.ftrl_beta)
-    return Adam(learning_rate, learning.l2 if decays and learning.optimizer == "adamw" else 0.0)
+    return Adam(learning_rate, learning.l2 if decays and name == "adamw" else 0.0)
 
 
 def make_slots(rule: Optimizer, variable: Any) -> dict[str, Any]:
@@ -115,20 +126,39 @@ def forget(rule: Optimizer, variable: Any, slots: dict[str, Any]) -> None:
         slots["linear"].assign(rule.linear(variable.read_value()))
 
 
-def step_dense(rule: Optimizer, variable: Any, slots: dict[str, Any], gradient: Tensor, count: Tensor) -> None:
-    """Moves a whole variable and its slots, in place."""
-    weights, moved = rule.step(variable.read_value(), gradient, [slot.read_value() for slot in slots.values()], count)
-    variable.assign(weights)
+def forget_rows(rule: Optimizer, slots: dict[str, Any], rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+    """The slots of the given rows, which hold `vectors` [rows, dim], without memory of any gradient."""
+    for name, slot in slots.items():
+        first = np.full(vectors.shape, rule.slots[name], np.float32)
+        if isinstance(rule, Ftrl) and name == "linear":
+            first = rule.linear(tf.constant(vectors))
+        slot.scatter_update(tf.IndexedSlices(first, rows))
+
+
+def step_dense(
+    rule: Optimizer, variable: Any, slots: dict[str, Any], gradient: Tensor, count: Tensor, boost: Tensor | None = None
+) -> None:
+    """Moves a whole variable and its slots, in place; by `boost` times the step, where given (not: FTRL)."""
+    before = variable.read_value()
+    weights, moved = rule.step(before, gradient, [slot.read_value() for slot in slots.values()], count)
+    variable.assign(weights if boost is None else before + boost * (weights - before))
     for slot, value in zip(slots.values(), moved, strict=True):
         slot.assign(value)
 
 
 def step_rows(
-    rule: Optimizer, table: Any, slots: dict[str, Any], rows: Tensor, gradient: Tensor, count: Tensor
+    rule: Optimizer,
+    table: Any,
+    slots: dict[str, Any],
+    rows: Tensor,
+    gradient: Tensor,
+    count: Tensor,
+    boost: Tensor | None = None,
 ) -> None:
-    """Moves the given rows of a table and of its slots, in place. `rows` [U] without repeats, `gradient` [U, dim]."""
-    held = [tf.gather(slot, rows) for slot in slots.values()]
-    vectors, moved = rule.step(tf.gather(table, rows), gradient, held, count)
+    """As `step_dense`, the given rows of a table and of its slots. `rows` [U] without repeats, `gradient` [U, dim]."""
+    held, before = [tf.gather(slot, rows) for slot in slots.values()], tf.gather(table, rows)
+    vectors, moved = rule.step(before, gradient, held, count)
+    vectors = vectors if boost is None else before + boost * (vectors - before)
     table.scatter_update(tf.IndexedSlices(vectors, rows))
     for slot, value in zip(slots.values(), moved, strict=True):
         slot.scatter_update(tf.IndexedSlices(value, rows))

@@ -49,7 +49,7 @@ class NeighbourIndex:
         entry = tf.gather(self._held["postings"], posting)
         return slot, tf.gather(self._held["entry_session"], entry), tf.gather(self._held["entry_place"], entry)
 
-    def stan(self, recent: Tensor, how: settings.Neighbours) -> Tensor:
+    def stan(self, recent: Tensor, how: settings.SessionNeighbours) -> Tensor:
         """The score of every table row, float32 [B, items + 1], 0 where no neighbour has it. `recent`: latest first."""
         rows, width = tf.shape(recent)[0], tf.shape(recent)[1]
         slot, session, place = self.neighbours(recent, how.per_item)
@@ -87,7 +87,7 @@ class NeighbourIndex:
         return tf.reshape(flat, [rows, width])
 
 
-def _kernel(steps: Tensor, how: settings.Neighbours) -> Tensor:
+def _kernel(steps: Tensor, how: settings.SessionNeighbours) -> Tensor:
     """What an item of a neighbour counts, so many steps behind the latest shared one."""
     weight = tf.exp(-(tf.abs(steps) - 1.0) / how.position_decay)
     weight = tf.where(steps > 0, weight * how.forward, weight)

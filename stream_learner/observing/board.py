@@ -18,12 +18,18 @@ from stream_learner.errors import ConfigError, StreamLearnerError
 from stream_learner.observing.health import Health
 from stream_learner.observing.history import History
 from stream_learner.observing.metrics import PREFIX, WorkerMetrics
+from stream_learner.publishing.card import HTML
 from stream_learner.publishing.checkpoints import Checkpoints
 from stream_learner.publishing.operating import Whereabouts, noted, reading
 from stream_learner.publishing.rendering import manifest_json
-from stream_learner.publishing.verdict_log import read_verdicts
+from stream_learner.publishing.verdict_log import read_log
 
 SHOWN_VERDICTS = 1000  # the newest; the log itself keeps all
+SHOWN_SPREADS = 48  # of these, the newest that tell how each feature is spread
+_EVIDENCE = (
+    *("gain", "gain_lower", "gain_upper"),
+    *(f"{model}_{name}" for model in ("candidate", "champion") for name in ("normalized_entropy", "calibration")),
+)
 _BOARD_METRICS = ("auc", "normalized_entropy", "calibration", "n", "n_pos", "log_loss", "average_precision")
 
 
@@ -61,7 +67,8 @@ class Board:
         }
 
     def verdicts(self, after: int = -1) -> list[dict[str, Any]]:
-        """The newest verdicts, oldest first, from the place `after` (as of "place") on. An unreadable log is empty."""
+        """The newest lines of the verdict log, oldest first, from the place `after` (as of "place") on, without what
+        the page does not show. An unreadable log is empty."""
         with self._lock:
             path = self._state / "verdicts.jsonl"
             stamp = _stamp(path)
@@ -82,6 +89,13 @@ class Board:
             "versions": [_version(manifest_json(manifest)) for manifest in scan.manifests],
             "broken": scan.broken,
         }
+
+    def card(self, version: int) -> bytes:
+        """A version's card as a page. A ConfigError where there is none."""
+        page = self._checkpoints().file(version, HTML)
+        if page is None:
+            raise ConfigError(f"version {version} has no card")
+        return page
 
     def require(self, version: int) -> None:
         """A ConfigError where there is no such version."""
@@ -104,11 +118,35 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _numbered(path: Path) -> list[dict[str, Any]]:
     try:
-        verdicts = read_verdicts(path)
+        verdicts = read_log(path)
     except (StreamLearnerError, OSError, *BAD_JSON):
         return []  # cut by a restore at this very moment; whole again at the next look
-    first = max(0, len(verdicts) - SHOWN_VERDICTS)
-    return [{"place": first + number, **verdict} for number, verdict in enumerate(verdicts[first:])]
+    first, spread = max(0, len(verdicts) - SHOWN_VERDICTS), len(verdicts) - SHOWN_SPREADS
+    return [
+        {"place": place, **_shown(verdict, spread=place >= spread)}
+        for place, verdict in enumerate(verdicts[first:], start=first)
+    ]
+
+
+def _shown(line: dict[str, Any], *, spread: bool) -> dict[str, Any]:
+    """What the page shows of a line of the verdict log; a thousand of them must be light."""
+    if "evidence" not in line:
+        return {name: value for name, value in line.items() if not isinstance(value, (dict, list))}
+    drift = {"shares": {}, **line.get("drift", {})}
+    item_rate = line.get("baselines", {}).get("item_rate", {})
+    shown = {name: line.get(name) for name in ("slide", "slide_end", "passed", "reason", "parent")}
+    return {
+        **shown,
+        "evidence": {name: line["evidence"].get(name) for name in _EVIDENCE},
+        "rules": [rule for rule in line.get("rules", []) if rule["name"] == "against_champion"],
+        "baselines": {"item_rate": {"normalized_entropy": item_rate.get("normalized_entropy")}},
+        "psi": {name: round(value, 4) for name, value in line.get("psi", {}).items()},
+        "drift": {
+            "reference": drift.get("reference"),
+            "findings": drift.get("findings", []),
+            "shares": drift["shares"] if spread else {},
+        },
+    }
 
 
 def _version(manifest: dict[str, Any]) -> dict[str, Any]:

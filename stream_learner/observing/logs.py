@@ -9,7 +9,9 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,6 +19,8 @@ from typing import Any, TextIO
 
 from stream_learner.settings import Observing
 
+_log = logging.getLogger(__name__)
+_OURS = "stream_learner"
 _NOISY = {"kafka": logging.WARNING, "tensorflow": logging.ERROR, "absl": logging.ERROR, "h5py": logging.WARNING}
 _ERASE_LINE = "\r\x1b[2K"
 _REDRAW_S = 0.2
@@ -34,9 +38,31 @@ def configure_logging(settings: Observing, stream: TextIO | None = None) -> None
     root.addHandler(stream_handler)
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     root.setLevel(level)
+    logging.getLogger(_OURS).setLevel(level)
     for name, least in _NOISY.items():
         logging.getLogger(name).setLevel(max(level, least))
     logging.captureWarnings(True)
+
+
+def switch_debug(settings: Observing) -> None:
+    """Debug for everything of ours, or back to `observing.log_level`; when it goes on, the log tells where every thread
+    is, which shows what a stuck slide hangs on. For a signal handler, which may have interrupted a write to the log:
+    what is logged is logged by a thread of its own."""
+    configured = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    ours = logging.getLogger(_OURS)
+    on = ours.level != logging.DEBUG
+    ours.setLevel(logging.DEBUG if on else configured)
+    threading.Thread(target=_tell_switch, args=(on, settings.log_level), name="debug", daemon=True).start()
+
+
+def _tell_switch(on: bool, level: str) -> None:
+    _log.warning("debug is on until the next SIGUSR1" if on else "debug is off: %s again", *([] if on else [level]))
+    if not on:
+        return
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, frame in sys._current_frames().items():
+        if ident != threading.get_ident():
+            _log.debug("thread %s:\n%s", names.get(ident, ident), "".join(traceback.format_stack(frame)))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from stream_learner.judging.drift_tests import KINDS as DRIFT_KINDS
 from stream_learner.next_item.metrics import MODELS as RANKED
 from stream_learner.next_item.metrics import SLICES as RANKING_SLICES
+from stream_learner.observing.traces import NoTraces, Traces
 
 if TYPE_CHECKING:
     from stream_learner.learning.learner import Learned
@@ -37,9 +38,12 @@ BOUNDS = {  # what holds records, events, examples or keys: its gauge, and the k
     "aggregate_keys": "aggregates.max_keys",
     "pending_examples": "labels.max_pending",
     "replay_examples": "replay.capacity",
+    "replay_size_bytes": "replay.max_bytes",
     "id_table_rows": "features.ids.user.rows",
+    "waiting_ids": "features.ids.user.max_waiting",
     "judged_examples": "judging.exact_max",
     "baseline_keys": "judging.baseline_keys",
+    "known_ids": "judging.known_max",
     "captures_waiting": "snapshot.max_waiting",
     "catalogue_items": "next_item.catalogue.capacity",
     "session_events": "next_item.sessions.capacity",
@@ -82,8 +86,9 @@ class Documented(NamedTuple):
 class WorkerMetrics:
     """The metrics of one worker, by stage. Counters and gauges may be touched from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, traces: Traces | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._traces = traces or NoTraces()  # spans of what is timed
         self._documented: list[Documented] = []
         self._counted: dict[tuple[str, str], int] = {}  # level of the state's counts that counters have reached
         self._quality_due = 0.0  # monotonic seconds
@@ -108,19 +113,19 @@ class WorkerMetrics:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times a stage of a slide."""
-        with self.slide_duration.labels(name).time():
+        with self.slide_duration.labels(name).time(), self._traces.part(name):
             yield
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
         """Times writing and checking a version."""
-        with self.publish_duration.time():
+        with self.publish_duration.time(), self._traces.whole("version"):
             yield
 
     @contextmanager
     def snapshotting(self) -> Iterator[None]:
         """Times writing a snapshot."""
-        with self.snapshot_duration.time():
+        with self.snapshot_duration.time(), self._traces.whole("snapshot"):
             yield
 
     def started(self, worker: Worker) -> None:
@@ -137,10 +142,13 @@ class WorkerMetrics:
             self._counted[name, label] = level
         self.learned_rows.labels("fresh").inc(learned.rows)
         self.learned_rows.labels("replay").inc(learned.replayed)
+        self.skipped_rows.labels("fresh").inc(learned.skipped)
+        self.skipped_rows.labels("replay").inc(learned.skipped_replay)
         if learned.steps:
             self.loss.set(learned.mean_loss)
         self._gauges(worker)
         self._qualities(worker)
+        self._traces.closed(slides=worker.tally.slides, learned=learned.rows, replayed=learned.replayed)
 
     def verdict(self, *, passed: bool, psi: Mapping[str, float]) -> None:
         """The gate answered; features without a PSI are not shown."""
@@ -183,10 +191,16 @@ class WorkerMetrics:
         self.dedupe_ids.set(len(worker.identities or ()))
         self.pending_examples.set(len(worker.attribution))
         self.replay_examples.set(len(worker.replay))
+        self.replay_size.set(worker.replay.size_bytes)
+        for feature, table in worker.learner.ids.items():
+            self.id_table_rows.labels(feature).set(len(table.ids))
+            self.waiting_ids.labels(feature).set(table.waiting)
         self.captures_waiting.set(worker.writer.waiting)
         self.judged_examples.set(len(worker.judge.board))
         for name, count in worker.judge.baselines.sizes().items():
             self.baseline_keys.labels(name).set(count)
+        for name, count in worker.judge.slices.sizes().items():
+            self.known_ids.labels(name).set(count)
         for kind in DRIFT_KINDS:
             standing = sum(finding.kind == kind for finding in worker.judge.drift.current)
             self.drift_findings.labels(kind).set(standing)
@@ -203,8 +217,6 @@ class WorkerMetrics:
         began = time.monotonic()
         if began < self._quality_due:
             return
-        for feature, held in worker.learner.ids_held().items():
-            self.id_table_rows.labels(feature).set(held)
         board = worker.judge.board
         for name in board.names:
             for span in board.windows:
@@ -212,6 +224,10 @@ class WorkerMetrics:
         self._slices(worker)
         if worker.next_item is not None:
             self._rankings(worker.next_item)
+        if (condition := worker.learner.condition()) is not None:
+            self.dormant_units.set(condition.dormant)
+            self.effective_rank.set(condition.effective_rank)
+            self.weight_norm.set(condition.weight_norm)
         for metric, key in _ESTIMATED.items():
             self.estimate.labels(metric).set(worker.judge.drift.estimate().get(key, math.nan))
         ended = time.monotonic()
@@ -272,9 +288,22 @@ class WorkerMetrics:
         self.unmatched_purchases = self._counter("unmatched_purchases_total", "Purchases that found no click")
         self.pending_examples = self._gauge("pending_examples", "Examples waiting for their label")
         self.replay_examples = self._gauge("replay_examples", "Examples in the replay buffer")
+        self.replay_size = self._gauge("replay_size_bytes", "Memory of the replay buffer")
         self.id_table_rows = self._gauge("id_table_rows", "Ids that have a row of an exact table", "feature")
+        self.waiting_ids = self._gauge("waiting_ids", "Ids counted that have no row of an exact table yet", "feature")
+        self.id_expiries = self._counter("id_expiries_total", "Ids whose row of an exact table was freed", "feature")
         self.learned_rows = self._counter("learned_rows_total", "Rows trained on: fresh or replay", "source")
+        self.skipped_rows = self._counter(
+            "skipped_rows_total", "Rows that `learning.budget` left out: fresh or replay", "source"
+        )
         self.loss = self._gauge("loss_nats", "Mean training loss per row of the last slide")
+        self.dormant_units = self._gauge(
+            "dormant_units_ratio", "Share of the candidate's hidden units that hardly fire"
+        )
+        self.effective_rank = self._gauge(
+            "effective_rank_ratio", "Effective rank of its last hidden layer, as a share of the layer's width"
+        )
+        self.weight_norm = self._gauge("weight_norm", "Root of the sum of squares of the weights of its network")
         self.retraces = self._counter("retraces_total", "Times TensorFlow traced a function again")
 
     def _judging(self) -> None:
@@ -287,6 +316,7 @@ class WorkerMetrics:
         )
         self.judged_examples = self._gauge("judged_examples", "Scored examples held for exact metrics")
         self.baseline_keys = self._gauge("baseline_keys", "Keys held by the do-nothing baselines", "model")
+        self.known_ids = self._gauge("known_ids", "Ids remembered to tell new ones, by the slices they make", "slice")
         self.slice_quality = self._gauge(
             "slice_quality_ratio", "Metric at arrival of the candidate by slice, longest window", "slice", "metric"
         )
@@ -368,6 +398,7 @@ def _counts(worker: Worker) -> dict[tuple[str, str], int]:
     counts |= {("dead_letters", reason): count for reason, count in tally.reasons.items()}
     counts |= {("drift_alarms", kind): worker.judge.drift.alarms[kind] for kind in DRIFT_KINDS}
     counts |= {("quarantined_examples", fate): int(getattr(worker.quarantine, fate)) for fate in SET_ASIDE}
+    counts |= {("id_expiries", feature): table.expired for feature, table in worker.learner.ids.items()}
     return counts | {
         ("broken_slides", ""): worker.quarantine.found,
         ("slides", ""): tally.slides,

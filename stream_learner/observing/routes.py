@@ -6,6 +6,8 @@ import gzip
 import hmac
 import json
 import logging
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -24,6 +26,7 @@ from stream_learner.settings.base import Secret
 _log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 4096
+SHARED_S = 2.0  # how old an answer about now may be; tabs ask every three seconds
 _ALLOWED = ("rollback", "pin", "unpin")
 _COMPRESSED_FROM_BYTES = 1024
 _PAGE = {"/dashboard": "index.html"} | {f"/dashboard/{name.removesuffix('.gz')}": name for name in page.KINDS}
@@ -67,9 +70,12 @@ class Routes:
         self._health = health
         self._files: dict[str, bytes] = {}
         self._page_headers = {**_SAFETY, "Content-Security-Policy": _policy(), "Cache-Control": "no-cache"}
+        self._lock = threading.Lock()
+        self._told: tuple[float, Answer] | None = None  # what was said of now, and when (monotonic seconds)
         self._read: dict[str, Callable[[str], Answer]] = {
-            "/dashboard/now": lambda _: _json(self.board.now()),
+            "/dashboard/now": lambda _: self._now(),
             "/dashboard/verdicts": self._verdicts,
+            "/dashboard/card": self._card,
             "/dashboard/versions": lambda _: _json(self.board.versions()),
         }
 
@@ -117,12 +123,30 @@ class Routes:
             self._files[name] = page.file(name)
         return Answer(HTTPStatus.OK, page.KINDS[name], self._files[name], name.endswith(".gz"), self._page_headers)
 
+    def _now(self) -> Answer:
+        """One answer for all tabs that ask within two seconds, so that their number does not cost."""
+        with self._lock:
+            if self._told is None or time.monotonic() - self._told[0] > SHARED_S:
+                self._told = time.monotonic(), _json(self.board.now()).for_client(accepts_gzip=True)
+            return self._told[1]
+
     def _verdicts(self, query: str) -> Answer:
         after = parse_qs(query).get("after", ["-1"])[0]
         try:
             return _json({"verdicts": self.board.verdicts(int(after))})
         except ValueError:
             return _text(HTTPStatus.BAD_REQUEST, f"after: {after!r} is no number")
+
+    def _card(self, query: str) -> Answer:
+        version = parse_qs(query).get("version", [""])[0]
+        try:
+            return Answer(
+                HTTPStatus.OK, page.KINDS["index.html"], self.board.card(int(version)), headers=self._page_headers
+            )
+        except ValueError:
+            return _text(HTTPStatus.BAD_REQUEST, f"version: {version!r} is no number")
+        except StreamLearnerError as error:
+            return _text(HTTPStatus.NOT_FOUND, str(error))
 
 
 def _policy() -> str:

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from stream_learner.errors import RetryableError, StateError
 from stream_learner.publishing.graph_file import canonical
+from stream_learner.publishing.loaded import GRAPH, PREFIX, key, name_of
 
 Variables = dict[str, NDArray[Any]]
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_PREFIX = Path("variables") / "variables"
-_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 class Artefact:
@@ -49,14 +48,14 @@ class Artefact:
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._folder, prefix=".graph-") as scratch:
                 tf.saved_model.save(root, scratch, signatures=dict(functions))
-                self._graph = canonical((Path(scratch) / "saved_model.pb").read_bytes())
-                reader = tf.train.load_checkpoint(str(Path(scratch) / _PREFIX))
+                self._graph = canonical((Path(scratch) / GRAPH).read_bytes())
+                reader = tf.train.load_checkpoint(str(Path(scratch) / PREFIX))
                 self._object_graph = reader.get_tensor(_OBJECT_GRAPH)
                 known = set(reader.get_variable_to_shape_map()) - {_OBJECT_GRAPH}
         except (OSError, tf.errors.OpError) as error:
             raise RetryableError(f"{self._folder}: the graph of the model cannot be saved: {error}") from error
         self.signature = {name: _described(function) for name, function in functions.items()}
-        self._keys = {name: _key(name) for name in variables}
+        self._keys = {name: key(name) for name in variables}
         if set(self._keys.values()) != known:
             raise StateError(f"the saved graph holds {sorted(known)}, expected {sorted(self._keys.values())}")
 
@@ -66,10 +65,10 @@ class Artefact:
         self._require(arrays)
         names = [self._keys[name] for name in arrays]
         try:
-            (folder / _PREFIX).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "saved_model.pb").write_bytes(self._graph)
+            (folder / PREFIX).parent.mkdir(parents=True, exist_ok=True)
+            (folder / GRAPH).write_bytes(self._graph)
             tf.raw_ops.SaveV2(
-                prefix=str(folder / _PREFIX),
+                prefix=str(folder / PREFIX),
                 tensor_names=[*names, _OBJECT_GRAPH],
                 shape_and_slices=[""] * (len(names) + 1),
                 tensors=[*map(tf.constant, arrays.values()), tf.constant(self._object_graph)],
@@ -94,9 +93,9 @@ class Artefact:
     def load(self, folder: Path) -> Variables:
         """What `write` was given. Raises StateError when the files are torn."""
         try:
-            reader = tf.train.load_checkpoint(str(folder / _PREFIX))
-            keys = [key for key in reader.get_variable_to_shape_map() if key != _OBJECT_GRAPH]
-            return {_name(key): np.asarray(reader.get_tensor(key)) for key in keys}
+            reader = tf.train.load_checkpoint(str(folder / PREFIX))
+            held = [one for one in reader.get_variable_to_shape_map() if one != _OBJECT_GRAPH]
+            return {name_of(one): np.asarray(reader.get_tensor(one)) for one in held}
         except (OSError, ValueError, IndexError, tf.errors.OpError) as error:
             raise StateError(
                 f"{folder}: variables cannot be read: {error}; restore the version or remove it"
@@ -111,14 +110,3 @@ def _described(function: Any) -> dict[str, dict[str, str]]:
     """Names and types of a concrete function's inputs and outputs."""
     sides = {"inputs": function.structured_input_signature[1], "outputs": function.structured_outputs}
     return {side: {name: str(spec.dtype.name) for name, spec in sorted(specs.items())} for side, specs in sides.items()}
-
-
-def _key(name: str) -> str:
-    """The key that TensorFlow gives to `root.state[name]`; its escape character is the dot."""
-    return f"state/{name.replace('.', '..').replace('/', '.S')}{_SUFFIX}"
-
-
-def _name(key: str) -> str:
-    """The inverse of `_key`."""
-    escaped = key.removeprefix("state/").removesuffix(_SUFFIX)
-    return "/".join(part.replace("..", ".") for part in escaped.split(".S"))

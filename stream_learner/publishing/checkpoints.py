@@ -94,6 +94,10 @@ class Checkpoints:
             check(folder)
             self._storage.publish(folder, version)
 
+    def file(self, version: int, name: str) -> bytes | None:
+        """One small file of a version as it lies there; None where there is none."""
+        return self._storage.read(f"{version}/{name}")
+
     @contextmanager
     def files(self, version: int) -> Iterator[Path]:
         """A local folder with a version's files, whole: checked against the manifest. Damage is a `StateError`."""

@@ -23,6 +23,7 @@ from stream_learner.learning.features import Aggregate, FeatureSchema
 from stream_learner.learning.learner import Learner
 from stream_learner.learning.model import SCORE_ROWS
 from stream_learner.publishing.artefact import Artefact, Variables
+from stream_learner.publishing.loaded import LoadedModel
 from stream_learner.publishing.serving import Serving
 from stream_learner.publishing.travelling import Tables, Travelling, served_numbers, travelling
 from stream_learner.settings import Config
@@ -43,6 +44,7 @@ class Exporter:
         self.entries: tuple[Travelling, ...] = travelling(config, event_schema(config), features, aggregates)
         self._features = features
         self._artefact = Artefact(folder)
+        self._checked: LoadedModel | None = None  # on the writer thread
 
     def prepare(self, learner: Learner) -> None:
         """Traces the graph that all versions of this config share. Raises RetryableError when it cannot be saved."""
@@ -87,7 +89,7 @@ class Exporter:
         probability differs by more than `TOLERANCE`, or the default signature does not answer with a finite number.
         """
         try:
-            loaded = tf.saved_model.load(str(folder))
+            loaded = self._loaded(folder)
             worst = self._largest_difference(loaded.signatures["from_fingerprints"], examples, expected)
             answer = self._default_answer(loaded.signatures["serving_default"])
         except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
@@ -96,6 +98,14 @@ class Exporter:
             raise StateError(f"{folder}: scores differ from the worker's by up to {worst:.3g}, allowed {TOLERANCE:g}")
         if not np.isfinite(answer).all():
             raise StateError(f"{folder}: serving_default answers {answer} for a row with nothing known")
+
+    def _loaded(self, folder: Path) -> LoadedModel:
+        """The version in memory; where an earlier one with the same graph was loaded, only its variables are read."""
+        if self._checked is None or not self._checked.fits(folder):
+            self._checked = LoadedModel(folder)
+        else:
+            self._checked.exchange(self._checked.read(folder))
+        return self._checked
 
     def _largest_difference(self, signature: Any, examples: ExampleBatch, expected: NDArray[np.float32]) -> float:
         ids = self._features.take_ids(examples.ids)

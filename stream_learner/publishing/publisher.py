@@ -11,11 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_learner import config as configs
+from stream_learner.durable import write_file
 from stream_learner.errors import StateError
 from stream_learner.events import ExampleBatch
+from stream_learner.explaining.features import integrated_gradients, permutation_importance
+from stream_learner.judging.observed import Observed
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.learner import Learner
 from stream_learner.lease import Lease
+from stream_learner.publishing.card import HTML, MARKDOWN, Card, Moved, card
+from stream_learner.publishing.card_text import markdown, page
 from stream_learner.publishing.checkpoints import Checkpoints, next_version
 from stream_learner.publishing.export import Exporter, served_numbers
 from stream_learner.publishing.machine import cpu_features, libraries
@@ -68,6 +73,7 @@ class Version:
     tables: Tables
     sample: ExampleBatch  # real rows, for the load-and-query check
     logits: NDArray[np.float32]  # what the worker itself says to them
+    card: Card
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,8 @@ class Publisher:
         self._tables: Tables = {}  # of the champion, as they travel
 
     def start(self) -> list[str]:
-        """Clears what a killed writer left and makes the export graph ready; returns what was cleared."""
+        """Clears what a killed writer left and makes all graphs ready; returns what was cleared."""
+        self._learner.trace()
         self._exporter.prepare(self._learner)
         return self.checkpoints.recover()
 
@@ -125,11 +132,11 @@ class Publisher:
 
     # ---- making versions ------------------------------------------------------------------------------------
 
-    def promoted(self, occasion: Occasion, aggregates: Aggregates, sample: ExampleBatch) -> Version:
+    def promoted(self, occasion: Occasion, aggregates: Aggregates, sample: ExampleBatch, observed: Observed) -> Version:
         """The learner's new champion as a version."""
         capacity = self._config.export.capacity
         tables = {key: aggregates.table(key, capacity, occasion.slide_end) for key in self._config.export.aggregates}
-        return self._version(occasion, tables, sample, rollback_of=None)
+        return self._version(occasion, tables, sample, observed, rollback_of=None)
 
     def require(self, version: int) -> Manifest:
         """A version an operator named. ConfigError when there is none, StateError when it cannot be loaded here."""
@@ -138,15 +145,17 @@ class Publisher:
             raise StateError(f"version {version} was made under other model keys; use the config it was made with")
         return manifest
 
-    def rolled_back(self, occasion: Occasion, to: int, sample: ExampleBatch) -> Version:
+    def rolled_back(self, occasion: Occasion, to: int, sample: ExampleBatch, observed: Observed) -> Version:
         """An older version's content as a new one; the learner's champion becomes it."""
         self.require(to)
         with self.checkpoints.files(to) as folder:
             variables, tables = self._exporter.load(folder)
         self._learner.load_champion(variables)
-        return self._version(occasion, tables, sample, rollback_of=to)
+        return self._version(occasion, tables, sample, observed, rollback_of=to)
 
-    def _version(self, occasion: Occasion, tables: Tables, sample: ExampleBatch, rollback_of: int | None) -> Version:
+    def _version(
+        self, occasion: Occasion, tables: Tables, sample: ExampleBatch, observed: Observed, rollback_of: int | None
+    ) -> Version:
         variables = self._learner.version_variables()
         number = next_version(occasion.slide_end, max(self.versions, default=0))
         tally = occasion.tally
@@ -173,7 +182,17 @@ class Publisher:
         self.previous = self.champion if rollback_of is None else None
         self.champion, self._tables = number, tables
         self.versions.append(number)
-        return Version(manifest, variables, tables, sample, self._learner.score_champion(sample))
+        told = card(manifest, observed, self._moved(observed.matured, occasion.slide))
+        return Version(manifest, variables, tables, sample, self._learner.score_champion(sample), told)
+
+    def _moved(self, examples: ExampleBatch | None, slide: int) -> Moved:
+        """What moves the scores of the learner's champion on labelled examples."""
+        if examples is None:
+            return Moved({}, {}, 0.0, 0)
+        seed = self._config.seed, slide
+        importance = permutation_importance(self._learner.score_champion, examples, self._features, seed)
+        shares, left = integrated_gradients(self._learner.champion, examples)
+        return Moved(importance, shares, left, len(examples))
 
     # ---- on the writer thread -------------------------------------------------------------------------------
 
@@ -181,10 +200,15 @@ class Publisher:
         """Step 5: files in a temporary folder, loaded and queried there, then given their number."""
         self.checkpoints.publish(
             version.manifest.version,
-            lambda folder: self._exporter.write(folder, version.variables, version.tables),
+            lambda folder: self._write_files(folder, version),
             version.manifest,
             lambda folder: self._exporter.check(folder, version.sample, version.logits),
         )
+
+    def _write_files(self, folder: Path, version: Version) -> None:
+        self._exporter.write(folder, version.variables, version.tables)
+        write_file(folder / MARKDOWN, markdown(version.card).encode())
+        write_file(folder / HTML, page(version.card).encode())
 
     def announcement(self, number: int) -> dict[str, Any]:
         """What the world is told of a version; keyed by model and version, at least once."""

@@ -10,6 +10,7 @@ from stream_learner.publishing.checkpoints import diff, flat
 from stream_learner.publishing.manifest import Manifest, Pointer, to_json
 
 _LISTED_METRICS = ("auc", "normalized_entropy", "calibration")
+_FIRST_METRICS = ("n", "n_pos", "auc", "normalized_entropy", "calibration", "log_loss")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -41,24 +42,62 @@ def manifest_json(manifest: Manifest) -> dict[str, Any]:
 
 
 def render_show(manifest: Manifest) -> str:
-    """Why it was published, a rule a line; then everything else a version says about itself, a fact a line."""
+    """Why it was published, a rule a line; how good it is, a model a line; then everything else a version says about
+    itself, a fact a line."""
     facts = manifest_json(manifest)
     head = f"version {manifest.version}, of the slide ending {utc(manifest.slide_end_us)}\n"
-    head += f"{facts['verdict'].get('reason', 'no reason given')}\n"
-    rules = facts["verdict"].get("rules")
-    told = table([["", *map(_text, rule)] for rule in _rules(rules)])
-    if told:
+    head += f"{facts['verdict'].pop('reason', 'no reason given')}"
+    rules = table([["", *map(_text, rule)] for rule in _rules(facts["verdict"].get("rules"))])
+    if rules:
+        head += f"\n{rules}"
         del facts["verdict"]["rules"]
+    quality = table(_quality(facts["metrics"]))
+    signatures = _calls(facts["signature"])
     files = facts.pop("files")
     offsets, gaps = facts.pop("offsets"), facts.pop("gaps")
     facts["slide_end"] = utc(manifest.slide_end_us)
     if manifest.event_time_span is not None:
         facts["event_time_span"] = " to ".join(utc(t) for t in manifest.event_time_span)
     rows = [[name, _text(value)] for name, value in sorted(flat(facts).items())]
+    rows += signatures
     rows += [[f"offsets {o['topic']}/{o['index']}", f"{o['first']} to {o['last']}"] for o in offsets]
     rows += [[f"gap {g['topic']}/{g['index']}", _gap(g)] for g in gaps]
     rows += [[f"file {name}", f"{s['size']} bytes, sha256 {s['sha256']}"] for name, s in sorted(files.items())]
-    return f"{head}{told}\n\n{table(rows)}" if told else f"{head}\n{table(rows)}"
+    return "\n\n".join(part for part in (head, quality, table(rows)) if part)
+
+
+def _quality(metrics: dict[str, Any]) -> list[list[str]]:
+    """The metrics of each model over each span, taken out of what a manifest says of them; nothing where there are
+    none, or where another release wrote other things."""
+    windows = metrics.get("windows")
+    spans = {"lifetime": metrics.get("lifetime"), **(windows if isinstance(windows, dict) else {})}
+    if not all(isinstance(models, dict) for models in spans.values()):
+        return []
+    found = {f"{span} {model}": numbers for span, models in spans.items() for model, numbers in models.items()}
+    if not all(isinstance(numbers, dict) for numbers in found.values()):
+        return []
+    names = sorted({name for numbers in found.values() for name in numbers}, key=_place)
+    for name in (*names, "lifetime", "windows"):
+        metrics.pop(name, None)
+    rows = [[model, *(_text(numbers.get(name)) for name in names)] for model, numbers in found.items()]
+    return [["metrics at arrival", *names], *rows] if rows else []
+
+
+def _place(metric: str) -> tuple[int, str]:
+    """The metrics asked for most come first."""
+    return (_FIRST_METRICS.index(metric) if metric in _FIRST_METRICS else len(_FIRST_METRICS)), metric
+
+
+def _calls(signatures: dict[str, Any]) -> list[list[str]]:
+    """What each signature takes and gives, in one line; taken out, where it is as this release writes it."""
+    rows = []
+    for name, given in sorted(signatures.items()):
+        sides = [given.get("inputs"), given.get("outputs")] if isinstance(given, dict) else []
+        told = [", ".join(sorted(side)) for side in sides if isinstance(side, dict)]
+        if len(told) == 2:
+            rows.append([f"signature {name}", " -> ".join(told)])
+            del signatures[name]
+    return rows
 
 
 def _rules(rules: Any) -> list[list[Any]]:

@@ -7,16 +7,26 @@ model, so a snapshot made under other values is refused) unless marked `operatio
 from stream_learner.settings.base import Duration, Secret, Section
 from stream_learner.settings.gate import Canary, Gate, SliceFloor
 from stream_learner.settings.judging import NOVELTY, Drift, Judging, JudgingSpan, Quarantine
-from stream_learner.settings.learning import Encoding, Ensemble, Features, IdFeature, Learning, NumericFeature, Replay
+from stream_learner.settings.learning import (
+    Encoding,
+    Ensemble,
+    Features,
+    IdFeature,
+    Learning,
+    NumericFeature,
+    Plasticity,
+    Replay,
+    WarmRestart,
+)
 from stream_learner.settings.next_item import (
     Blend,
     Catalogue,
-    Neighbours,
     Network,
     NextItem,
     Popularity,
     RankingGate,
     RankingJudging,
+    SessionNeighbours,
     Sessions,
     Task,
 )
@@ -49,7 +59,9 @@ from stream_learner.settings.windows import (
     CountSlides,
     Distinct,
     Examples,
+    LabelMode,
     Labels,
+    Neighbours,
     Slides,
     Within,
 )
@@ -83,6 +95,7 @@ __all__ = [
     "Judging",
     "JudgingSpan",
     "KafkaSource",
+    "LabelMode",
     "LabelRule",
     "Labels",
     "Learning",
@@ -92,6 +105,7 @@ __all__ = [
     "NextItem",
     "NumericFeature",
     "Observing",
+    "Plasticity",
     "Popularity",
     "Privacy",
     "Quarantine",
@@ -100,6 +114,7 @@ __all__ = [
     "Replay",
     "Secret",
     "Section",
+    "SessionNeighbours",
     "Sessions",
     "Shutdown",
     "SliceFloor",
@@ -109,5 +124,6 @@ __all__ = [
     "Storage",
     "Task",
     "Topic",
+    "WarmRestart",
     "Within",
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from stream_learner.settings.base import Section, section
+from stream_learner.settings.base import Duration, Section, section, span
 
 
 class IdFeature(Section, frozen=True):
@@ -17,6 +17,17 @@ class IdFeature(Section, frozen=True):
     ] = "hashed"
     rows: Annotated[int, Meta(description="rows of the embedding table", ge=2, le=1_000_000_000)] = 65_536
     dim: Annotated[int, Meta(description="width of the vectors", ge=1, le=1024)] = 8
+    admit_after: Annotated[
+        int, Meta(description="exact: examples learned from in which an id must occur to get a row", ge=1, le=1_000_000)
+    ] = 1
+    expire_after: Annotated[
+        Duration | None,
+        Meta(description="exact: an id in no example for this long gives its row back; null = it keeps it"),
+    ] = None
+    max_waiting: Annotated[
+        int,
+        Meta(description="exact: ids without a row whose sightings are counted; the longest unseen go first", ge=1),
+    ] = 1_000_000
 
 
 Encoding = Literal["log1p_z", "piecewise_linear"]
@@ -66,6 +77,34 @@ class Ensemble(Section, frozen=True):
     ] = 1.0
 
 
+class WarmRestart(Section, frozen=True):
+    boost: Annotated[
+        float, Meta(description="times the rates are raised when drift of the relation is found; 1 = not", ge=1, le=100)
+    ] = 1.0
+    half_life: Annotated[int, Meta(description="rows learned in which the raise falls to half", ge=1)] = 20_000
+
+
+class Plasticity(Section, frozen=True):
+    every: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="rows learned, replay left out, between two renewals of the network; null = none"),
+    ] = None
+    shrink: Annotated[
+        float,
+        Meta(description="factor of the weights at a renewal (shrink and perturb); 1 = off", gt=0, le=1),
+    ] = 1.0
+    perturb: Annotated[
+        float, Meta(description="share of first weights, drawn anew, that is added then; 0 = off", ge=0, le=1)
+    ] = 0.0
+    dormant: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(
+            description="hidden units whose mean activation is at most this share of their layer's begin anew at a "
+            "renewal; 0.025 is usual, null = off"
+        ),
+    ] = None
+
+
 class Learning(Section, frozen=True):
     network: Annotated[
         str,
@@ -85,6 +124,38 @@ class Learning(Section, frozen=True):
     table_learning_rate: Annotated[
         Annotated[float, Meta(gt=0, le=10)] | None, Meta(description="step of the tables; null = learning_rate")
     ] = None
+    table_optimizer: Annotated[
+        Literal["adagrad", "adam", "adamw"] | None,
+        Meta(description="another rule for the tables: adagrad gives ids seen rarely larger steps; null = optimizer"),
+    ] = None
+    warm_restart: Annotated[WarmRestart, Meta(description="higher rates for a while after drift")] = section(
+        WarmRestart
+    )
+    averaging: Annotated[
+        float,
+        Meta(
+            description="share that a step leaves of the running average of the dense weights; what is scored and "
+            "published is that average; 0 = the weights themselves",
+            ge=0,
+            lt=1,
+        ),
+    ] = 0.0
+    negative_share: Annotated[
+        float,
+        Meta(
+            description="share of the negatives learned from, drawn by the seed; scores are put right by its logarithm",
+            gt=0,
+            le=1,
+        ),
+    ] = 1.0
+    calibration_rows: Annotated[
+        int,
+        Meta(
+            description="half-life, in matured examples, of a shift of all log-odds that keeps predictions as of "
+            "arrival calibrated; 0 = none",
+            ge=0,
+        ),
+    ] = 0
     l2: Annotated[
         float,
         Meta(
@@ -100,6 +171,14 @@ class Learning(Section, frozen=True):
         1024
     )
     passes: Annotated[int, Meta(description="times a slide's matured examples are gone through", ge=1, le=100)] = 1
+    plasticity: Annotated[Plasticity, Meta(description="keeping the ability to learn")] = section(Plasticity)
+    budget: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="rows per slide, passes and replay included; what is beyond is skipped, counted: replayed rows "
+            "first, then passes, then the examples of the oldest clicks; null = no bound"
+        ),
+    ] = None
     blank_rate: Annotated[
         float,
         Meta(
@@ -115,5 +194,38 @@ class Learning(Section, frozen=True):
 
 
 class Replay(Section, frozen=True):
+    policy: Annotated[
+        Literal["uniform", "time_biased", "stratified", "prioritised", "dark"],
+        Meta(
+            description="which examples are held and drawn: uniform = every one ever seen alike; time_biased = by age, "
+            "see half_life; stratified = as many of a rare stratum as of a frequent one; prioritised = all alike, "
+            "drawn by their loss; dark = all alike, and held to the logits they had (DER++)"
+        ),
+    ] = "uniform"
     capacity: Annotated[int, Meta(description="examples in the reservoir; 0 = no replay", ge=0)] = 100_000
+    max_bytes: Annotated[
+        Annotated[int, Meta(ge=1_048_576)] | None,
+        Meta(description="bytes of the examples held, where that is less than `capacity`; null = no other bound"),
+    ] = None
     ratio: Annotated[float, Meta(description="replayed rows per new row in each step", ge=0, le=64)] = 1.0
+    half_life: Annotated[
+        Duration, Meta(description="time_biased: age at which an example's chance of being held has halved")
+    ] = span("30d")
+    strata: Annotated[str, Meta(description="stratified: by `label`, or by a categorical feature", min_length=1)] = (
+        "label"
+    )
+    priority_exponent: Annotated[
+        float, Meta(description="prioritised: how strongly the loss decides; 0 = not at all", ge=0, le=2)
+    ] = 0.6
+    correction: Annotated[
+        float,
+        Meta(
+            description="stratified, prioritised: exponent of the weights that undo the choice; 1 = without bias",
+            ge=0,
+            le=1,
+        ),
+    ] = 1.0
+    alpha: Annotated[
+        float, Meta(description="dark: weight of the squared distance from the logits held", ge=0, le=100)
+    ] = 0.5
+    beta: Annotated[float, Meta(description="dark: weight of the log loss of replayed rows", ge=0, le=100)] = 0.5

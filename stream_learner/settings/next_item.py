@@ -38,7 +38,7 @@ class Popularity(Section, frozen=True):
     half_life: Annotated[Duration, Meta(description="event time after which an event counts half")] = span("1d")
 
 
-class Neighbours(Section, frozen=True):
+class SessionNeighbours(Section, frozen=True):
     """Session-kNN with sequence, recency and position weights (STAN: Garg et al., SIGIR 2019)."""
 
     per_item: Annotated[int, Meta(description="latest sessions looked at for each recent item", ge=1)] = 1000
@@ -160,7 +160,7 @@ class NextItem(Section, frozen=True):
     sessions: Annotated[Sessions, Meta(description="what belongs together")] = section(Sessions)
     catalogue: Annotated[Catalogue, Meta(description="what can be recommended")] = section(Catalogue)
     popularity: Annotated[Popularity, Meta(description="popularity, decayed")] = section(Popularity)
-    neighbours: Annotated[Neighbours, Meta(description="sessions like this one")] = section(Neighbours)
+    neighbours: Annotated[SessionNeighbours, Meta(description="sessions like this one")] = section(SessionNeighbours)
     network: Annotated[Network, Meta(description="item vectors and a network over the session")] = section(Network)
     blend: Annotated[Blend, Meta(description="how they are weighed")] = section(Blend)
     judging: Annotated[RankingJudging, Meta(description="prequential Recall, MRR and NDCG")] = section(RankingJudging)

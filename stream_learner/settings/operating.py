@@ -102,5 +102,9 @@ class Observing(Section, frozen=True):
         op("what the dashboard asks for before a rollback or pin, as ${ENV_VAR}; null = no commands from there"),
     ] = None
     stuck_after: Annotated[Duration, op("/healthz fails when the loop has not moved for this long")] = span("5m")
+    traces: Annotated[
+        str | None,
+        op("OTLP/HTTP address that traces of slides go to, http://HOST:4318/v1/traces; null = none (extra `otel`)"),
+    ] = None
     log_format: Annotated[Literal["json", "text"], op("structured JSON lines, or text")] = "text"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], op("least severity logged")] = "info"

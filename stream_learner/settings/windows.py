@@ -50,6 +50,16 @@ class Within(Section, frozen=True):
     of: Annotated[str, Meta(description="what it is paired with; the pair must be among `aggregates.keys`")]
 
 
+class Neighbours(Section, frozen=True):
+    key: Annotated[str, Meta(description="whose labels vote: user, item or a categorical feature")] = "user"
+    of: Annotated[str, Meta(description="what they are votes on")] = "item"
+    items: Annotated[
+        int,
+        Meta(description="different `of` that take part, first come; 8 bytes for every two of them", ge=2, le=32768),
+    ] = 2048
+    recent: Annotated[int, Meta(description="labels remembered per `key`", ge=1, le=4096)] = 200
+
+
 Between = Distinct | Within
 
 AsOf = Literal["event", "slide_start", "slide_end"]
@@ -87,6 +97,10 @@ class Aggregates(Section, frozen=True):
         list[Within],
         Meta(description="the pair's rank by decayed count among the key's 32 most recent pairs, per half-life"),
     ] = msgspec.field(default_factory=list)
+    neighbours: Annotated[
+        list[Neighbours],
+        Meta(description="what the key's matured labels on things like this one say of it (collaborative filtering)"),
+    ] = msgspec.field(default_factory=list)
     recency: Annotated[bool, Meta(description="seconds since the key's last event of each counted type")] = True
     distinct: Annotated[list[Distinct], Meta(description="distinct counts per window, from pairs already kept")] = (
         msgspec.field(default_factory=list)
@@ -114,9 +128,27 @@ class Examples(Section, frozen=True):
     ] = "event"
 
 
+LabelMode = Literal["wait", "duplicate", "fnw", "fnc", "es_dfm", "oracle"]
+
+
 class Labels(Section, frozen=True):
-    mode: Annotated[Literal["wait"], Meta(description="when a label is learned: wait = at maturity")] = "wait"
+    mode: Annotated[
+        LabelMode,
+        Meta(
+            description="when a label is learned: wait = at maturity; early, as a negative and again when positive: "
+            "duplicate (as they come), fnw and fnc (corrected by the model's own probability), es_dfm (by the "
+            "probability of a late purchase, learned from matured examples); oracle = at once, from `fields.label`, "
+            "which only a simulator knows"
+        ),
+    ] = "wait"
+    elapsed: Annotated[
+        Duration, Meta(description="es_dfm: how long after its click an example is first learned from")
+    ] = span("15m")
     positive: Annotated[str, Meta(description="the event type that makes an example positive")] = "purchase"
+    cancel: Annotated[
+        str | None,
+        Meta(description="the event type that takes back the purchases before it, matched as they are; null = none"),
+    ] = None
     match: Annotated[
         Literal["item", "any"], Meta(description="the positive must be of the same user and item, or of the same user")
     ] = "item"
@@ -133,3 +165,13 @@ class Labels(Section, frozen=True):
             "inside a slide); or `fields.label` of the event itself"
         ),
     ] = msgspec.field(default="at_once", name="from")
+
+    @property
+    def in_events(self) -> bool:
+        """Whether every example's event must bring a label: its own, or the one to come."""
+        return self.source == "field" or self.mode == "oracle"
+
+    @property
+    def early(self) -> bool:
+        """Whether examples are learned from before they mature."""
+        return self.mode != "wait"

@@ -2,6 +2,7 @@
 
 world.py      who and what there is: users, items, tastes, prices, and the drifts that change them
 shop.py       sessions, clicks and purchases of that world, column-wise, in order of arrival
+reveal.py     what is to come of every click, for the upper bound of learning from delayed labels
 outputs.py    JSON lines, a Kafka topic, the side file with the truth
 command.py    `stream-learner simulate`
 """
@@ -16,10 +17,12 @@ from stream_learner.simulate.outputs import (
     produce_kafka,
     write_jsonl,
 )
-from stream_learner.simulate.shop import CLICK, PURCHASE, Shop, ShopEvents, limited
+from stream_learner.simulate.reveal import revealed
+from stream_learner.simulate.shop import CANCEL, CLICK, PURCHASE, Shop, ShopEvents, limited
 from stream_learner.simulate.world import DRIFT_SIZES, Drift, ShopSettings
 
 __all__ = [
+    "CANCEL",
     "CLICK",
     "DRIFT_SIZES",
     "PURCHASE",
@@ -36,5 +39,6 @@ __all__ = [
     "limited",
     "main",
     "produce_kafka",
+    "revealed",
     "write_jsonl",
 ]

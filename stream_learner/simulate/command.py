@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stream_learner.errors import ConfigError
 from stream_learner.simulate.outputs import JsonlFiles, KafkaTopic, Output, TruthFile, deliver, paced
+from stream_learner.simulate.reveal import revealed
 from stream_learner.simulate.shop import Shop, ShopEvents, limited
 from stream_learner.simulate.world import DRIFT_SIZES, HOUR_US, Drift, ShopSettings
 
@@ -40,6 +41,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KIND@HOURS[:SIZE]",
         help="may be repeated; kinds and default sizes: " + ", ".join(f"{k} {s:g}" for k, s in DRIFT_SIZES.items()),
     )
+    parser.add_argument(
+        "--conversion", type=float, default=_DEFAULTS.conversion, help="share of clicks bought (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--delay",
+        type=float,
+        default=_DEFAULTS.delay_median_s,
+        metavar="SECONDS",
+        help="median time from click to purchase (default: %(default)s)",
+    )
+    parser.add_argument("--cancelled", type=float, default=0.0, help="share of purchases cancelled (default: 0)")
+    parser.add_argument(
+        "--reveal",
+        type=float,
+        metavar="HOURS",
+        help="write into every click whether it converts within so many hours, for labels.mode: oracle",
+    )
     parser.add_argument("--truth", type=Path, metavar="FILE", help="true purchase probability of every click")
 
 
@@ -62,6 +80,9 @@ def _settings(args: argparse.Namespace) -> ShopSettings:
             users=args.users,
             items=args.items,
             events_per_hour=args.events_per_hour,
+            conversion=args.conversion,
+            delay_median_s=args.delay,
+            cancelled=args.cancelled,
             drift=tuple(Drift.parse(text) for text in args.drift),
         )
     except ValueError as error:
@@ -73,6 +94,8 @@ def _chunks(args: argparse.Namespace, settings: ShopSettings) -> Iterator[ShopEv
     chunks = Shop(settings).chunks(span_us)
     if span_us is None:
         chunks = limited(chunks, args.events if args.events is not None else _DEFAULT_EVENTS)
+    if args.reveal is not None:
+        chunks = revealed(chunks, round(args.reveal * HOUR_US), round(settings.disorder_s * 1e6))
     return chunks if args.rate is None else paced(chunks, args.rate)
 
 

@@ -5,12 +5,13 @@ An event is one JSON object:
     {"event_id":"0-17","user_id":"u42","item_id":"i7","event_type":"click","timestamp":1704067200123,
      "category":"c3","price":12.5,"source":"search","session_id":"s5"}
 
-`timestamp` is in milliseconds since the epoch, `price` null where it was lost. A user's events all go to one
-partition, by a hash of the user alone.
+`timestamp` is in milliseconds since the epoch, `price` null where it was lost. A click has `"converts": true` or false
+besides where the shop reveals what is to come. A user's events all go to one partition, by a hash of the user alone.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from stream_learner.durable import make_folder, storage_errors
 from stream_learner.errors import ConfigError, UnavailableError
 from stream_learner.keys import mix
-from stream_learner.simulate.shop import CLICK, KINDS, ShopEvents
+from stream_learner.simulate.shop import CLICK, KINDS, PURCHASE, ShopEvents
 from stream_learner.simulate.world import SOURCES
 
 _PACES_PER_S = 20  # how finely a rate is kept
@@ -42,6 +43,7 @@ class _EventJson(msgspec.Struct):
     price: float | None
     source: str
     session_id: str
+    converts: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class _TruthJson(msgspec.Struct):
@@ -73,6 +75,7 @@ def encode(events: ShopEvents, seed: int) -> list[bytes]:
         np.where(np.isnan(events.price), None, events.price).tolist(),  # type: ignore[call-overload]
         [SOURCES[s] for s in events.source.tolist()],
         [f"s{n}" for n in events.session.tolist()],
+        [msgspec.UNSET if math.isnan(value) else value == 1 for value in events.converts.tolist()],
         strict=True,
     )
     return [_ENCODER.encode(_EventJson(*row)) for row in columns]
@@ -225,7 +228,7 @@ def paced(chunks: Iterable[ShopEvents], rate: float) -> Iterator[ShopEvents]:
 
 def deliver(chunks: Iterable[ShopEvents], outputs: Sequence[Output]) -> dict[str, int]:
     """Gives every event to every output and closes them; counts {"events", "clicks", "purchases"}."""
-    clicks = events = 0
+    clicks = events = purchases = 0
     with ExitStack() as stack:
         for output in outputs:
             stack.callback(output.close)
@@ -234,7 +237,8 @@ def deliver(chunks: Iterable[ShopEvents], outputs: Sequence[Output]) -> dict[str
                 output.add(chunk)
             events += len(chunk)
             clicks += int(np.count_nonzero(chunk.kind == CLICK))
-    return {"events": events, "clicks": clicks, "purchases": events - clicks}
+            purchases += int(np.count_nonzero(chunk.kind == PURCHASE))
+    return {"events": events, "clicks": clicks, "purchases": purchases}
 
 
 def write_jsonl(

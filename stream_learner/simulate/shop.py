@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from stream_learner.events import Columns
 from stream_learner.simulate.world import F64, HOUR_US, I64, OUTAGES, Rng, ShopSettings, World, evening_effect, sigmoid
 
-CLICK, PURCHASE = 0, 1
-KINDS = ("click", "purchase")
+CLICK, PURCHASE, CANCEL = 0, 1, 2
+KINDS = ("click", "purchase", "cancel")
 
 _LOST_KIND = {"outage_clicks": CLICK, "outage_purchases": PURCHASE}
 _SLOT_US = HOUR_US // 12
@@ -33,16 +33,17 @@ class ShopEvents(Columns):
     """Events in order of arrival; all columns have shape [n]. Users, items and so on are numbers counted from 0."""
 
     time: I64  # us, whole milliseconds
-    kind: NDArray[np.int8]  # CLICK or PURCHASE
+    kind: NDArray[np.int8]  # CLICK, PURCHASE or CANCEL
     user: I64
     item: I64
     category: I64
     source: I64  # index into SOURCES
     session: I64
     price: F64  # NaN where a drift lost it
-    probability: F64  # of clicks: that a purchase follows, the truth; NaN for purchases
+    probability: F64  # of clicks: that a purchase follows, the truth; NaN for others
     arrival: I64  # us; within `disorder_s` after `time`
     number: I64  # of the event, counted from 0 in order of arrival
+    converts: F64  # of clicks: 1 where the label to come is positive, 0 where not; NaN where that is not revealed
 
 
 class Shop:
@@ -64,7 +65,8 @@ class Shop:
             world.advance(rng, slot * _SLOT_US, _SLOT_US)
             clicks, visits = self._clicks(rng, world, slot * _SLOT_US, sessions)
             sessions += visits
-            fresh = [clicks, self._purchases(rng, clicks)]
+            purchases = self._purchases(rng, clicks)
+            fresh = [clicks, purchases, self._cancellations(rng, purchases)]
             waiting = ShopEvents.concat(fresh if waiting is None else [waiting, *fresh])
             slot += 1
             end_us = slot * _SLOT_US if span_us is None else min(slot * _SLOT_US, span_us)
@@ -104,6 +106,7 @@ class Shop:
             probability=sigmoid(logit),
             arrival=time + late,
             number=np.zeros(len(session), np.int64),
+            converts=np.full(len(session), np.nan),
         )
         return clicks.take(clicked), visits
 
@@ -126,7 +129,18 @@ class Shop:
             probability=np.full(count, np.nan),
             arrival=time + rng.integers(self._disorder_us, size=count),
             number=np.zeros(count, np.int64),
+            converts=np.full(count, np.nan),
         )
+
+    def _cancellations(self, rng: Rng, purchases: ShopEvents) -> ShopEvents:
+        """Of a share of the purchases, as long after them as they were after their clicks on the median."""
+        if not self.settings.cancelled:
+            return purchases.take(slice(0, 0))
+        undone = purchases.take(rng.random(len(purchases)) < self.settings.cancelled)
+        time = undone.time + rng.exponential(self.settings.delay_median_s * 1e6, len(undone)).astype(np.int64)
+        time += 1000 - time % 1000  # up, so that a cancellation never comes before its purchase
+        arrival = time + rng.integers(self._disorder_us, size=len(undone))
+        return replace(undone, time=time, arrival=arrival, kind=np.full(len(undone), CANCEL, np.int8))
 
     def _delivered(self, events: ShopEvents, first_number: int) -> ShopEvents:
         """In order of arrival and numbered, without those that an outage lost."""

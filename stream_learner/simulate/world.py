@@ -103,6 +103,7 @@ class ShopSettings:
     item_skew: float = 0.9
     delay_median_s: float = 480.0  # of the purchase after its click, log-normal: 95 % within an hour
     delay_sigma: float = 1.2
+    cancelled: float = 0.0  # share of the purchases that are taken back
     disorder_s: float = 2.0  # an event arrives up to this much after its time
     drift: tuple[Drift, ...] = field(default=())
 
@@ -112,6 +113,8 @@ class ShopSettings:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not (self.events_per_hour > 0 and 0 < self.conversion < 1 and 0 < self.click_rate < 1):
             raise ValueError("events_per_hour must be positive, conversion and click_rate between 0 and 1")
+        if not 0 <= self.cancelled <= 1:
+            raise ValueError(f"cancelled must be between 0 and 1, got {self.cancelled}")
         for drift in self.drift:
             drift.check()
 

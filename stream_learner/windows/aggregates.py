@@ -34,6 +34,7 @@ from stream_learner.windows.columns import (
 )
 from stream_learner.windows.grouping import NEVER
 from stream_learner.windows.keyed import DistinctCounts, KeyTable, Owners, Spans, Visit
+from stream_learner.windows.neighbours import Neighbours
 from stream_learner.windows.ranks import Ranks
 
 F32 = NDArray[np.float32]
@@ -87,6 +88,8 @@ class Aggregates:
         self._ranks = [Ranks(self._owners_of(within), self._types.example) for within in self._config.ranks]
         self._kept: list[DistinctCounts | Ranks] = [*self._distincts, *self._ranks]
         self._shares = [(self._owners_of(w), shares_of(config, w, self.columns)) for w in self._config.shares]
+        room = self._config.max_keys
+        self._neighbours = [Neighbours(wanted, schema, room) for wanted in self._config.neighbours]
         self._sweep_pane = max(slide, int(self._config.expire_after) // self._config.panes)
         self._swept = 0  # edge, in sweep panes, up to which expired keys were looked for
         self._positives = 0
@@ -104,6 +107,7 @@ class Aggregates:
         """
         self._forget_expired(slide_start)
         self._expire_panes(slide_start)
+        votes = [neighbours.read(events.ids[rows]) for neighbours in self._neighbours]
         entries = self._types.entries(events, rows)
         visits = self._enter(events.ids[entries.source], entries)
         present = {key: visit.groups.with_key(entries.example_at) for key, visit in visits.items()}
@@ -125,13 +129,15 @@ class Aggregates:
         for owners, shares in self._shares:
             _fill_shares(shares, blocks[owners.pairs.name], blocks[owners.holder.name])
         self._forget_beyond_limit()
-        return np.concatenate([*blocks.values(), np.empty((len(rows), 0), np.float32)], axis=1)
+        return np.concatenate([*blocks.values(), *votes, np.empty((len(rows), 0), np.float32)], axis=1)
 
     def take_in_labels(self, examples: ExampleBatch, now: int) -> None:
         """Counts matured examples, labels 0 or 1, as known from `now` (us) on."""
+        positive = examples.label == 1
+        for neighbours in self._neighbours:
+            neighbours.take_in(examples.ids, positive)
         if not self._config.label_rates:
             return
-        positive = examples.label == 1
         for table in self._tables.values():
             table.take_in_labels(table.keys_of(examples.ids), positive, now)
         self._matured += np.array([len(examples), np.count_nonzero(positive)])
@@ -156,6 +162,7 @@ class Aggregates:
             "owners": {"/".join(names): owners.capture() for names, owners in self._owners.items()},
             "distincts": {str(n): distinct.capture() for n, distinct in enumerate(self._distincts)},
             "ranks": {str(n): ranks.capture() for n, ranks in enumerate(self._ranks)},
+            "neighbours": {str(n): neighbours.capture() for n, neighbours in enumerate(self._neighbours)},
             "matured": self._matured.copy(),
             "swept": self._swept * self._sweep_pane,  # us: `expire_after` may be another when it is restored
             "positives": self._positives,
@@ -173,6 +180,8 @@ class Aggregates:
             distinct.restore(state["distincts"][str(n)])
         for n, ranks in enumerate(self._ranks):
             ranks.restore(state["ranks"][str(n)])
+        for n, neighbours in enumerate(self._neighbours):
+            neighbours.restore(state["neighbours"][str(n)])
         self._matured = state["matured"].astype(np.int64)
         self._swept = int(state["swept"]) // self._sweep_pane
         self._positives, self._examples = int(state["positives"]), int(state["examples"])

@@ -2,7 +2,8 @@
 
 An example is positive if an event of `labels.positive` by the same user (and of the same item, where `match` is item)
 follows it no later than click time + horizon, the end included. It matures, positive or not, in the first slide whose
-end lies beyond click time + horizon, so that everything up to and including that instant has been seen.
+end lies beyond click time + horizon, so that everything up to and including that instant has been seen. An event of
+`labels.cancel` takes back the positives before it, as long as the example has not matured.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from stream_learner import settings
 from stream_learner.errors import DataError
 from stream_learner.events import EventBatch, EventSchema, ExampleBatch
 from stream_learner.keys import I64, U64, mix
+from stream_learner.windows.early_labels import OPEN, WAITS, EarlyLabels, Told
 from stream_learner.windows.grouping import NEVER
+from stream_learner.windows.outcomes import Outcomes
 from stream_learner.windows.pending import Pending
 
 
@@ -46,6 +49,9 @@ class Matured:
     positives: int  # examples with label 1 among them
     purchases: int  # events of `labels.positive` in this slide
     unmatched: int  # those among them that follow no example within the horizon
+    waited: NDArray[np.bool_]  # [n] whether nothing was told of them before
+    told: Told | None = None  # what is to be learned early; None in `labels.mode: wait`
+    cancelled: int = 0  # pending examples that a cancellation made negative again
 
     def take(self, rows: NDArray[np.bool_]) -> Matured:
         """The matured examples named by a mask; the slide's purchases stay."""
@@ -57,7 +63,12 @@ class Matured:
             positive_time=self.positive_time[rows],
             arrived_slide=self.arrived_slide[rows],
             positives=positives,
+            waited=self.waited[rows],
         )
+
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """Examples that matured, positives among them, purchases, unmatched ones, and examples made negative again."""
+        return len(self.examples), self.positives, self.purchases, self.unmatched, self.cancelled
 
     def delays(self) -> NDArray[np.float32]:
         """Seconds from click to purchase, [n]; NaN where there was none, and where the label came with the click."""
@@ -77,20 +88,27 @@ class Attribution:
         # No such type in the log: labels come from a field, or there are only negatives.
         positive = config.labels.positive
         self._positive = schema.kinds.index(positive) if positive in schema.kinds else -1
+        self._cancel = schema.kinds.index(config.labels.cancel) if config.labels.cancel in schema.kinds else -1
         self._pending = Pending(schema)
+        self._early = EarlyLabels(config.labels) if config.labels.early else None
         self._slides = 0
 
     def __len__(self) -> int:
         """Pending examples."""
         return len(self._pending)
 
-    def step(self, events: EventBatch, rows: I64, examples: ExampleBatch, slide_end: int) -> Matured:
-        """One slide, in log order; `rows` (int64[m]) are the events that are its `examples`. Later slides are later."""
+    def step(
+        self, events: EventBatch, rows: I64, examples: ExampleBatch, slide_end: int, *, early: bool = False
+    ) -> Matured:
+        """One slide, in log order; `rows` (int64[m]) are the events that are its `examples`. Later slides are later.
+
+        `early`: whether its examples are told before they mature (in the early-learning modes; else they wait).
+        """
         positives = np.flatnonzero(events.kind == self._positive)
         if self._source == "field":
             matured = self._label_by_field(events, rows, examples, len(positives))
         else:
-            matured = self._label_by_join(events, rows, examples, positives, slide_end)
+            matured = self._label_by_join(events, rows, examples, slide_end, OPEN if early and self._early else WAITS)
         if len(self) > self._max_pending:
             limit = f"labels.max_pending {self._max_pending:,}"
             raise DataError(
@@ -125,12 +143,20 @@ class Attribution:
         """A copy of the pending examples in order of arrival, labels NaN. As costly as they are many."""
         return self._pending.examples()
 
+    def forget(self, since: int) -> None:
+        """The model no longer knows what it was told of examples clicked at or after `since` (us): they wait."""
+        if self._early is not None:
+            self._early.forget(self._pending.tape, since)
+
     def capture(self) -> dict[str, Any]:
-        return {"pending": self._pending.capture(), "slides": self._slides}
+        early = {} if self._early is None else {"early": self._early.capture()}
+        return {"pending": self._pending.capture(), "slides": self._slides, **early}
 
     def restore(self, state: dict[str, Any]) -> None:
         self._pending.restore(state["pending"])
         self._slides = int(state["slides"])
+        if self._early is not None:
+            self._early.restore(state["early"])
 
     def _label_by_field(self, events: EventBatch, rows: I64, examples: ExampleBatch, purchases: int) -> Matured:
         labels = events.label[rows]
@@ -141,32 +167,49 @@ class Attribution:
             positives=int(np.count_nonzero(labels == 1)),
             purchases=purchases,
             unmatched=0,
+            waited=np.ones(len(rows), bool),
         )
 
     def _label_by_join(
-        self, events: EventBatch, rows: I64, examples: ExampleBatch, positives: I64, slide_end: int
+        self, events: EventBatch, rows: I64, examples: ExampleBatch, slide_end: int, told: int
     ) -> Matured:
-        example_keys = self._keys(events, rows)
-        positive_keys = self._keys(events, positives)
-        known = np.flatnonzero(positive_keys)
-        matched = np.zeros(len(positives), bool)
-        matched[known] = self._pending.attribute(positive_keys[known], events.time[positives[known]], self._horizon)
-        positive_time = np.full(len(rows), NEVER, np.int64)
+        matched = self.matched(events, rows)
+        joined = np.flatnonzero((events.kind == self._positive) | (events.kind == self._cancel))
+        cancels = events.kind[joined] == self._cancel
+        keys = self._keys(events, joined)
+        outcomes = Outcomes(joined, keys, cancels, events.time)
+        changed, cancelled = self._reach_back(joined, keys, cancels, outcomes, events.time)
+        example_keys, positive_time = self._keys(events, rows), np.full(len(rows), NEVER, np.int64)
         if self._source == "at_once":
-            joined = _Followers(rows, example_keys, positives, positive_keys)
-            positive_time = joined.first_positive(events.time, self._horizon)
-            matched |= joined.matched(events.time, self._horizon)
-        self._pending.add(examples, example_keys, positive_time, self._slides)
-        mature, first, arrived = self._pending.take_matured(slide_end - self._horizon)
-        labels = (first != NEVER).astype(np.float32)
+            positive_time = outcomes.of(example_keys, rows, events.time[rows], self._horizon).positive_time
+        self._pending.add(examples, example_keys, positive_time, self._slides, told)
+        tell = None if self._early is None else self._early.step(self._pending.tape, changed, slide_end)
+        mature = self._pending.take_matured(slide_end - self._horizon)
+        labels = (mature.positive_time != NEVER).astype(np.float32)
         return Matured(
-            examples=replace(mature, label=labels),
-            positive_time=first,
-            arrived_slide=arrived,
+            examples=replace(mature.examples, label=labels),
+            positive_time=mature.positive_time,
+            arrived_slide=mature.slide,
             positives=int(np.count_nonzero(labels)),
-            purchases=len(positives),
+            purchases=len(matched),
             unmatched=int(np.count_nonzero(~matched)),
+            waited=mature.told == WAITS,
+            told=tell,
+            cancelled=cancelled,
         )
+
+    def _reach_back(
+        self, rows: I64, keys: U64, cancels: NDArray[np.bool_], outcomes: Outcomes, times: I64
+    ) -> tuple[I64, int]:
+        """What a slide's purchases and cancellations (their `rows` and join keys, [e]) make of pending examples: the
+        positions whose label may be another now, and how many are negative again."""
+        revised = np.unique(keys[cancels & (keys != 0)])
+        plain = np.flatnonzero((keys != 0) & ~np.isin(keys, revised))
+        changed = self._pending.attribute(keys[plain], times[rows[plain]], self._horizon)
+        if not len(revised):
+            return changed, 0
+        more, cancelled = self._pending.revise(revised, outcomes, self._horizon)
+        return np.concatenate([changed, more]), cancelled
 
     def _keys(self, events: EventBatch, rows: I64) -> U64:
         """Join keys, shape [len(rows)]; 0 where an id is missing."""
@@ -183,27 +226,12 @@ class _Followers:
         row = np.concatenate([rows, positives])
         key = np.concatenate([example_keys, positive_keys])
         is_positive = np.arange(len(row)) >= len(rows)
-        # An event that is both an example and a positive comes before itself as neither.
+        # An event that is both an example and a positive does not precede itself.
         order = np.lexsort((~is_positive, row, key))
         order = order[key[order] != 0]
         self._examples, self._positives = len(rows), len(positives)
         self._order, self._row, self._key = order, row[order], key[order]
         self._is_positive = is_positive[order]
-
-    def first_positive(self, times: I64, horizon: int) -> I64:
-        """Per example: time of the first positive that follows it within the slide and the horizon, or NEVER: int64[m].
-
-        `times`: of the slide's events.
-        """
-        out = np.full(self._examples, NEVER, np.int64)
-        number = np.arange(len(self._order))
-        following = np.where(self._is_positive, number, len(number))
-        following = np.minimum.accumulate(following[::-1])[::-1]
-        at = np.flatnonzero(~self._is_positive & (following < len(number)))
-        found = following[at]
-        good = self._pair_up(at, found, times, horizon)
-        out[self._order[at[good]]] = times[self._row[found[good]]]
-        return out
 
     def matched(self, times: I64, horizon: int) -> NDArray[np.bool_]:
         """Per positive: whether it follows an example within the slide and the horizon: bool[p]."""

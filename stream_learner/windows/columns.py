@@ -15,34 +15,39 @@ from numpy.typing import NDArray
 from stream_learner import settings
 from stream_learner.errors import ConfigError
 from stream_learner.events import EventBatch, EventSchema
+from stream_learner.windows.neighbours import COLUMNS as VOTES
 
 I64 = NDArray[np.int64]
 
 EXPLICIT_POSITIVE = "labelled positive"  # stands for examples whose own label is 1, where labels come from a field
 
 
-Kind = Literal["count", "rate", "recency", "distinct", "decayed", "rank", "share"]
+Kind = Literal["count", "rate", "recency", "distinct", "decayed", "rank", "share", "vote"]
 
 
 @dataclass(frozen=True, slots=True)
 class AggregateColumn:
     """One number per key: user_item_click_7d, item_rate_1d, user_recency_click, user_distinct_item_ever,
-    item_click_half_7d (decayed), user_label_rate_ever, user_item_rank_in_user_half_7d, user_item_share_of_user_1d."""
+    item_click_half_7d (decayed), user_label_rate_ever, user_item_rank_in_user_half_7d, user_item_share_of_user_1d,
+    user_item_neighbours_mean (vote)."""
 
     name: str
-    key: str  # entry of `aggregates.keys`
+    key: str  # entry of `aggregates.keys`; of votes, key and thing voted on
     transform: Literal["log1p", "none"]
     kind: Kind
 
 
 def aggregate_columns(config: settings.Config, schema: EventSchema) -> tuple[AggregateColumn, ...]:
     """Key by key: counts (window by window, then type), rates, recencies, distincts, decayed counts and rates,
-    matured examples and label rates, ranks, shares.
+    matured examples and label rates, ranks, shares; then votes.
 
     Raises ConfigError for keys that cannot be built from the schema's ids.
     """
     _check_keys(config, schema)
     columns = [column for key in config.aggregates.keys for column in _columns_of(config, schema, key)]
+    for near in config.aggregates.neighbours:
+        stem, group = f"{near.key}_{near.of}_neighbours", f"{near.key}'s neighbours of {near.of}"
+        columns += [AggregateColumn(f"{stem}_{name}", group, "none", "vote") for name in VOTES]
     names = [column.name for column in columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -16,9 +16,20 @@ from numpy.typing import NDArray
 from stream_learner.events import EventSchema, ExampleBatch
 from stream_learner.keys import I64, U64
 from stream_learner.windows.grouping import NEVER
+from stream_learner.windows.outcomes import Outcomes
 from stream_learner.windows.tape import Tape
 
-_COLUMNS = tuple(field.name for field in fields(ExampleBatch))
+EXAMPLE_COLUMNS = tuple(field.name for field in fields(ExampleBatch))
+
+
+@dataclass(frozen=True, slots=True)
+class Mature:
+    """Examples taken out, in order of arrival. All [n]."""
+
+    examples: ExampleBatch
+    positive_time: I64  # us, NEVER = none
+    slide: I64  # number kept with them
+    told: NDArray[np.int8]  # what was told of them early: see `early_labels.py`
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,43 +77,58 @@ class Pending:
     """Positions count the examples ever put in, from 0."""
 
     def __init__(self, schema: EventSchema) -> None:
-        self._tape = Tape()
+        self.tape = Tape()
         self._runs: list[Run] = []  # oldest first
         self._id_columns = len(schema.ids)
 
     def __len__(self) -> int:
-        return len(self._tape)
+        return len(self.tape)
 
-    def add(self, examples: ExampleBatch, keys: U64, positive_time: I64, slide: int) -> None:
+    def add(self, examples: ExampleBatch, keys: U64, positive_time: I64, slide: int, told: int = 0) -> None:
         """Puts a slide's examples in, in log order, click times never falling. Keys (shape [m]) of 0 match nothing.
 
-        `positive_time`: [m] us, the first positive so far, NEVER = none. `slide`: a number kept with them.
+        `positive_time`: [m] us, the first positive so far, NEVER = none. `slide`, `told`: numbers kept with them.
         """
-        first = self._tape.stop
-        columns = {name: getattr(examples, name) for name in _COLUMNS}
-        slides = np.full(len(examples), slide, np.int64)
-        self._tape.append(**columns, key=keys, positive_time=positive_time, slide=slides)
+        first = self.tape.stop
+        columns = {name: getattr(examples, name) for name in EXAMPLE_COLUMNS}
+        slides, tolds = np.full(len(examples), slide, np.int64), np.full(len(examples), told, np.int8)
+        self.tape.append(**columns, key=keys, positive_time=positive_time, slide=slides, told=tolds)
         self._index(keys, examples.time, first)
 
-    def attribute(self, keys: U64, times: I64, horizon: int) -> NDArray[np.bool_]:
-        """Makes positive what these positives (shape [p], in log order, later than all that is pending) follow.
-
-        Returns bool[p]: whether a pending example of that key lies within `horizon` before.
-        """
-        matched = np.zeros(len(keys), bool)
-        if not len(keys):
-            return matched
-        unique, firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)
-        for run in self._runs:
+    def attribute(self, keys: U64, times: I64, horizon: int) -> I64:
+        """Makes positive what these positives (shape [p], in log order, later than all that is pending) follow within
+        `horizon`. Returns the positions that became so."""
+        changed: list[I64] = [np.empty(0, np.int64)]
+        unique, firsts = np.unique(keys, return_index=True)
+        for run in self._runs if len(keys) else []:
             low, high, newest, held = self._held(run, unique)
-            matched |= held[inverse] & (run.times[newest][inverse] >= times - horizon)
             # The first positive of a key settles all its pending examples: what it does not reach, no later one does.
             new = np.flatnonzero(held & ~run.settled[newest])
-            self._mark(run, low[new], high[new], times[firsts[new]], horizon)
-        return matched
+            changed.append(self._mark(run, low[new], high[new], times[firsts[new]], horizon))
+        return np.concatenate(changed)
+
+    def revise(self, keys: U64, outcomes: Outcomes, horizon: int) -> tuple[I64, int]:
+        """As `attribute`, for keys (distinct, shape [k]) that have cancellations in the slide. Returns the positions
+        whose first positive is another now, and how many of them lost theirs."""
+        changed: list[I64] = [np.empty(0, np.int64)]
+        lost = 0
+        for run in self._runs:
+            low, high, _, held = self._held(run, keys)
+            _, entries = _spread(low[held], high[held])
+            entries = entries[run.positions[entries] >= self.tape.start]
+            positions = run.positions[entries]
+            before = self.tape.take(positions, ("positive_time",))["positive_time"] if len(positions) else positions
+            found = outcomes.of(run.keys[entries], -1, run.times[entries], horizon)
+            after = np.where(found.cancelled | (before == NEVER), found.positive_time, before)
+            run.settled[entries] = after != NEVER
+            self.tape.put("positive_time", positions, after)
+            changed.append(positions[after != before])
+            lost += int(np.count_nonzero((after == NEVER) & (before != NEVER)))
+        return np.concatenate(changed), lost
 
     def reached(self, keys: U64, times: I64, horizon: int) -> NDArray[np.bool_]:
-        """What `attribute` would return, bool[p]; changes nothing."""
+        """Per positive (as of `attribute`) whether a pending example of its key lies within `horizon` before: bool[p].
+        Changes nothing."""
         matched = np.zeros(len(keys), bool)
         for run in self._runs:
             _, _, newest, held = self._held(run, keys)
@@ -113,38 +139,39 @@ class Pending:
         """Per key: where its entries in a run begin and end, the newest of them, and whether that is still pending."""
         low, high = run.ranges(keys)
         newest = np.where(high > low, high - 1, 0)
-        return low, high, newest, (high > low) & (run.positions[newest] >= self._tape.start)
+        return low, high, newest, (high > low) & (run.positions[newest] >= self.tape.start)
 
-    def take_matured(self, before: int) -> tuple[ExampleBatch, I64, I64]:
-        """Takes out the examples clicked before `before` (us): them, their first positive times and slide numbers."""
-        stop = self._tape.first_at_least("time", before, self._tape.start)
-        columns = self._tape.read(self._tape.start, stop)
-        self._tape.drop(stop)
+    def take_matured(self, before: int) -> Mature:
+        """Takes out the examples clicked before `before` (us)."""
+        stop = self.tape.first_at_least("time", before, self.tape.start)
+        columns = self.tape.read(self.tape.start, stop)
+        self.tape.drop(stop)
         runs = [self._without_ballast(run) for run in self._runs]
         self._runs = [run for run in runs if len(run)]
-        return ExampleBatch(**{name: columns[name] for name in _COLUMNS}), columns["positive_time"], columns["slide"]
+        examples = ExampleBatch(**{name: columns[name] for name in EXAMPLE_COLUMNS})
+        return Mature(examples, columns["positive_time"], columns["slide"], columns["told"])
 
     def oldest_time(self) -> int | None:
         """Click time of the oldest pending example, us."""
-        return int(self._tape.at("time", self._tape.start)) if len(self) else None
+        return int(self.tape.at("time", self.tape.start)) if len(self) else None
 
     def examples(self) -> ExampleBatch:
         """A copy of all that is pending, in order of arrival."""
-        if not self._tape.shaped:
+        if not self.tape.shaped:
             return _no_examples(self._id_columns)
-        columns = self._tape.read(self._tape.start, self._tape.stop, _COLUMNS)
-        return ExampleBatch(**{name: columns[name] for name in _COLUMNS})
+        columns = self.tape.read(self.tape.start, self.tape.stop, EXAMPLE_COLUMNS)
+        return ExampleBatch(**{name: columns[name] for name in EXAMPLE_COLUMNS})
 
     def capture(self) -> dict[str, Any]:
-        return self._tape.capture()
+        return self.tape.capture()
 
     def restore(self, state: dict[str, Any]) -> None:
         """The runs are made anew: how the index is cut into runs decides nothing."""
-        self._tape.restore(state)
+        self.tape.restore(state)
         self._runs = []
         if len(self):
-            held = self._tape.read(self._tape.start, self._tape.stop, ("key", "time"))
-            self._index(held["key"], held["time"], self._tape.start)
+            held = self.tape.read(self.tape.start, self.tape.stop, ("key", "time"))
+            self._index(held["key"], held["time"], self.tape.start)
 
     def _index(self, keys: U64, times: I64, first: int) -> None:
         present = np.flatnonzero(keys)
@@ -152,23 +179,29 @@ class Pending:
             return
         run = Run.sorted(keys[present], first + present, times[present], first, first + len(keys))
         while self._runs and len(self._runs[-1]) < 2 * len(run):
-            run = self._runs.pop().without_matured(self._tape.start).followed_by(run)
+            run = self._runs.pop().without_matured(self.tape.start).followed_by(run)
         self._runs.append(run)
 
     def _without_ballast(self, run: Run) -> Run:
         """The run, rid of what has matured once that is half of it."""
-        matured = self._tape.start - run.first
-        return run.without_matured(self._tape.start) if 2 * matured >= run.stop - run.first else run
+        matured = self.tape.start - run.first
+        return run.without_matured(self.tape.start) if 2 * matured >= run.stop - run.first else run
 
-    def _mark(self, run: Run, low: I64, high: I64, times: I64, horizon: int) -> None:
-        """Gives entries low..high-1 of each key the positive time of that key, where it is in reach and the first."""
-        sizes = high - low
-        key = np.repeat(np.arange(len(sizes)), sizes)
-        entries = np.arange(len(key)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + low[key]
+    def _mark(self, run: Run, low: I64, high: I64, times: I64, horizon: int) -> I64:
+        """Gives entries low..high-1 of each key the positive time of that key, where it is in reach and the first.
+        Returns the positions that took it."""
+        key, entries = _spread(low, high)
         run.settled[entries] = True
-        reached = (run.positions[entries] >= self._tape.start) & (run.times[entries] >= times[key] - horizon)
+        reached = (run.positions[entries] >= self.tape.start) & (run.times[entries] >= times[key] - horizon)
         positions = run.positions[entries[reached]]
-        self._tape.replace("positive_time", NEVER, positions, times[key[reached]])
+        return self.tape.replace("positive_time", NEVER, positions, times[key[reached]])
+
+
+def _spread(low: I64, high: I64) -> tuple[I64, I64]:
+    """All numbers low <= e < high of every range, and the range each is of."""
+    sizes = high - low
+    key = np.repeat(np.arange(len(sizes)), sizes)
+    return key, np.arange(len(key)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + low[key]
 
 
 def _no_examples(ids: int) -> ExampleBatch:

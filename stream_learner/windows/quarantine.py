@@ -113,7 +113,14 @@ class Quarantine:
         self.requeued += sum(len(part) for part in requeued)
         self._note()
         touched = aside | back
-        return matured.take(~touched) if touched.any() else matured, requeued
+        trusted = matured.take(~touched) if touched.any() else matured
+        return self._with_told(trusted), requeued
+
+    def _with_told(self, matured: Matured) -> Matured:
+        """Without what would be told early of examples that are kept out."""
+        if matured.told is None:
+            return matured
+        return replace(matured, told=matured.told.take(~self._meets(matured.told.examples, "quarantined")[1]))
 
     def _inspect_labels(self, matured: Matured, slide: Slide) -> None:
         known = self._meets(matured.examples, "quarantined")[1] | self._meets(matured.examples, "requeued")[1]

@@ -6,7 +6,7 @@ of fixed size, so that appending never copies what is there and dropping gives m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,20 @@ class Tape:
             start += step
         return {name: np.concatenate([column, *(part[name] for part in parts)]) for name, column in empty.items()}
 
+    def take(self, positions: I64, names: Sequence[str] | None = None) -> Block:
+        """A copy of the rows at these positions, all of which must be held, in that order."""
+        columns = {name: column for name, column in (self._empty or {}).items() if names is None or name in names}
+        out = {name: np.empty((len(positions), *column.shape[1:]), column.dtype) for name, column in columns.items()}
+        for block, rows, offsets in self._by_block(positions):
+            for name, column in out.items():
+                column[rows] = block[name][offsets]
+        return out
+
+    def put(self, column: str, positions: I64, values: NDArray[Any]) -> None:
+        """Writes `values` at those distinct positions."""
+        for block, rows, offsets in self._by_block(positions):
+            block[column][offsets] = values[rows]
+
     def at(self, column: str, position: int) -> Any:
         """One value of a one-dimensional column."""
         block, offset = self._place(position)
@@ -79,17 +93,14 @@ class Tape:
                 return start
         return start
 
-    def replace(self, column: str, old: int, positions: I64, values: NDArray[Any]) -> None:
-        """Writes `values` at those distinct positions where the column still holds `old`."""
-        order = np.argsort(positions)
-        positions, values = positions[order], values[order]
-        block_of = positions // self._block_rows
-        cuts = np.flatnonzero(np.diff(block_of)) + 1
-        for at, new in zip(np.split(positions, cuts), np.split(values, cuts), strict=True):
-            if len(at):
-                held = self._blocks[self._place(int(at[0]))[0]][column]
-                offsets = at % self._block_rows
-                held[offsets] = np.where(held[offsets] == old, new, held[offsets])
+    def replace(self, column: str, old: int, positions: I64, values: NDArray[Any]) -> I64:
+        """Writes `values` at those distinct positions where the column still holds `old`; returns those."""
+        replaced = []
+        for block, rows, offsets in self._by_block(positions):
+            stale = block[column][offsets] == old
+            block[column][offsets[stale]] = values[rows[stale]]
+            replaced.append(positions[rows[stale]])
+        return np.concatenate(replaced) if replaced else positions[:0]
 
     def blocks(self) -> list[Block]:
         """The columns themselves, block by block, to be changed in place (rows outside the tape included)."""
@@ -111,6 +122,15 @@ class Tape:
         self.start = self.stop = int(state["start"])
         if state["columns"]:
             self.append(**state["columns"])
+
+    def _by_block(self, positions: I64) -> Iterator[tuple[Block, I64, I64]]:
+        """Block after block: it, which of `positions` lie in it, and at which of its rows."""
+        order = np.argsort(positions, kind="stable")
+        block_of = positions[order] // self._block_rows
+        cuts = np.flatnonzero(np.diff(block_of)) + 1
+        for rows in np.split(order, cuts):
+            if len(rows):
+                yield self._blocks[self._place(int(positions[rows[0]]))[0]], rows, positions[rows] % self._block_rows
 
     def _place(self, position: int) -> tuple[int, int]:
         return position // self._block_rows - self.start // self._block_rows, position % self._block_rows

@@ -48,7 +48,12 @@ class Live:
         observing = {"port": 0, "log_level": "info", "token": "${DASHBOARD_TOKEN}"}
         self.config = write_config(
             folder / "config.yaml",
-            changed(CONFIG, source__files={"path": str(self._events), "follow": True}, observing=observing),
+            changed(
+                CONFIG,
+                source__files={"path": str(self._events), "follow": True},
+                observing=observing,
+                quarantine__warm_up="30m",
+            ),
         )
 
     def go_on(self) -> None:
@@ -138,6 +143,33 @@ def test_it_follows_the_worker_and_shows_the_drift_where_it_is(live, browser):
     expect(page.tab.locator("#feature")).to_have_value("price", timeout=PATIENCE_MS)
     assert page.tab.locator("#verdicts tr").count() >= 2
     assert "has been in service since" in page.tab.inner_text("#story")
+    assert page.tab.locator("#kinds tr").count() == 4
+    page.close()
+
+
+def test_a_square_of_the_heat_map_shows_both_distributions(live, browser):
+    page = Page(browser, live[2])
+    page.tab.wait_for_selector("#feature option[value=price]", state="attached")
+    page.tab.locator("#heat").scroll_into_view_if_needed()
+    box = page.tab.locator("#heat").bounding_box()
+    page.tab.mouse.click(box["x"] + box["width"] * 0.6, box["y"] + 30)  # the uppermost row: user
+    expect(page.tab.locator("#feature")).to_have_value("user", timeout=PATIENCE_MS)
+    page.tab.select_option("#feature", "price")
+    told = page.tab.locator("#spread").get_attribute("aria-label")
+    assert "price, reference" in told and "to " in told
+    assert page.complaints == []
+    page.close()
+
+
+def test_two_versions_can_be_compared_and_a_card_opened(live, browser):
+    page = Page(browser, live[2])
+    for at in (0, 1):
+        page.tab.locator("#versions input[type=checkbox]").nth(at).check()
+    expect(page.tab.locator("#difference")).to_contain_text("metrics.auc", timeout=PATIENCE_MS)
+    page.tab.locator("#versions a").first.click()
+    page.tab.wait_for_selector("h2:text('What moves the scores')")
+    assert page.tab.locator("svg circle").count() >= 2
+    assert page.complaints == []
     page.close()
 
 

@@ -22,7 +22,14 @@ from stream_learner.publishing.storage import LocalStorage
 PROGRAM = Path(sys.executable).parent / "stream-learner"
 FINISH_S = 400.0
 _LOOK_S = 0.005
-_RESOURCES = ("wall_seconds", "cpu_seconds", "peak_rss_bytes", "events_per_second")
+_RESOURCES = (
+    "wall_seconds",
+    "cpu_seconds",
+    "learning_wall_seconds",
+    "learning_cpu_seconds",
+    "peak_rss_bytes",
+    "events_per_second",
+)
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> Path:

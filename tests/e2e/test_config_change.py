@@ -203,7 +203,7 @@ def test_a_larger_buffer_keeps_all_and_grows() -> None:
     assert held(larger) == held(first) and len(larger) == 100
     larger.add(examples(5000, 300), 1)
     assert len(larger) == 400 and held(larger)[-300:] == list(range(5000, 5300))
-    assert len(larger.draw(50, 2, 0)) == 50
+    assert len(larger.draw(50, 2, 0).rows) == 50
     none = Replay(0, 3)
     none.restore(first.capture())
     assert len(none) == 0

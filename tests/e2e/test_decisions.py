@@ -23,6 +23,14 @@ EVENTS = 8000
 OFTEN = changed(
     CONFIG, gate__interval="10m", gate__min_interval="20m", learning__threads=1, observing__log_level="error"
 )
+# A network that goes bad by itself, and hardly learns.
+ADRIFT = changed(
+    OFTEN,
+    learning__network="networks_adrift:build",
+    learning__batch_size=32,
+    learning__learning_rate=1e-6,
+    gate__catch_up_steps=3,
+)
 
 
 def lines(state: Path, kind: str) -> list[dict[str, Any]]:
@@ -69,22 +77,15 @@ def test_an_override_is_journaled_obeyed_and_recorded(tmp_path: Path, capsys: py
 def test_a_degraded_candidate_starts_again_and_a_replay_does_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A network that goes bad by itself, and hardly learns."""
     events, state = write_shop(tmp_path / "events", EVENTS), tmp_path / "live" / "state"
     adrift = changed(
-        OFTEN,
-        learning__network="networks_adrift:build",
-        learning__batch_size=32,
-        learning__learning_rate=1e-6,
-        gate__mode="superior",
-        gate__on_degradation="restart_from_champion",
-        gate__catch_up_steps=3,
-        judging__score_log=True,
+        ADRIFT, gate__mode="superior", gate__on_degradation="restart_from_champion", judging__score_log=True
     )
     live = learned(tmp_path / "live", adrift, events)
     again = lines(state, "degradation")
     assert again and all(line["action"] == "restart_from_champion" and line["replayed"] == 3 * 32 for line in again)
-    assert all(line["reason"].startswith("degraded: the candidate was restarted from the champion: ") for line in again)
+    told = "degraded: the candidate was restarted from the champion: proven worse than the champion: NE gain -"
+    assert all(line["reason"].startswith(told) for line in again)
     asked = {line["slide"]: line for line in lines(state, "verdict")}
     assert all(asked[line["slide"]]["degraded"] and not asked[line["slide"]]["passed"] for line in again)
     assert {line["slide"] for line in asked.values() if line["degraded"]} == {line["slide"] for line in again}
@@ -101,6 +102,27 @@ def test_a_degraded_candidate_starts_again_and_a_replay_does_the_same(
         main(["gate", "simulate", "-c", config, "--scores", str(scores), "--runs", "9", "--looks", "3", "--json"]) == 0
     )
     assert json.loads(capsys.readouterr().out)["runs"] == 9
+
+
+def test_a_degraded_candidate_has_the_version_before_served_again(tmp_path: Path) -> None:
+    """The version before the champion comes back under a new number, and the candidate goes on from that one."""
+    events, state = write_shop(tmp_path / "events", EVENTS), tmp_path / "live" / "state"
+    adrift = changed(ADRIFT, gate__on_degradation="rollback_serving", canary={"duration": None})
+    live = learned(tmp_path / "live", adrift, events)
+    manifests = {version: json.loads(content) for version, content in live.manifests.items()}
+    again = lines(state, "degradation")
+    served = [line for line in again if line["action"] == "rollback_serving"]
+    assert served, again
+    for line in served:
+        rolled = next(m for m in manifests.values() if m["verdict"]["reason"] == line["reason"])
+        number, target = rolled["version"], rolled["rollback_of"]
+        assert rolled["parent"] == line["parent"] and target < line["parent"] < number
+        assert live.content[number] == live.content[target]
+        told = f"degraded: version {target} is served again, and the candidate was restarted from it: proven worse"
+        assert line["reason"].startswith(f"{told} than the champion: NE gain -")
+    replayed = learned(tmp_path / "again", adrift, events, "--journal", state / "journal.jsonl")
+    assert (replayed.versions, replayed.verdicts) == (live.versions, live.verdicts)
+    assert replayed.report["model_sha256"] == live.report["model_sha256"]
 
 
 def test_a_canary_that_fails_serves_the_version_before_again(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ class Observed:
             worker.wait_for("the version to be written", lambda: self.measured()["champion_version"] == champion)
             self.during = self.status("/readyz"), self.status("/healthz"), self.status("/elsewhere")
             self.health = json.loads(self.get("/healthz")[1])
+            worker.send(signal.SIGUSR1)
+            worker.wait_for_log("thread MainThread")
             worker.send(signal.SIGTERM)
             self.after = self.until_gone()
             self.exit_code = worker.end_code()
@@ -140,4 +142,6 @@ def test_logs_are_json_lines_on_stderr_and_nothing_else_is_said(observed: Observ
     closed = [line for line in lines if line["message"] == "slide closed"]
     assert len(closed) == observed.report["slides"]
     assert sum(line["events"] for line in closed) == observed.report["events"] + observed.report["duplicates"]
-    assert {line["level"] for line in lines} <= {"info", "warning"}
+    switched = next(at for at, line in enumerate(lines) if line["message"].startswith("debug is on"))  # by the signal
+    assert {line["level"] for line in lines[:switched]} <= {"info", "warning"}
+    assert any(line["level"] == "debug" for line in lines[switched:])

@@ -39,7 +39,7 @@ class Order:
     nth: int = 1
     hurt: str = "SIGKILL"  # the signal it gets there, or one of `mishaps.MISHAPS`
     amount: float = 0.0  # how much of a mishap
-    signals: bool = False  # whether SIGUSR1 and SIGUSR2 hurt it, see mishaps.py
+    signals: bool = False  # whether SIGRTMIN and SIGUSR2 hurt it, see mishaps.py
     until_end: bool = True  # of the log as it is; else until a signal comes
     census: str | None = None  # the passes through all places are written here at the end
     mutation: str | None = None

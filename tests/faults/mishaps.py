@@ -57,8 +57,8 @@ def arm(fail: Callable[[], None]) -> None:
 
 
 def install_signals() -> None:
-    """For a life that is hurt from outside at any moment: SIGUSR1 makes the next four storage operations fail with EIO,
-    SIGUSR2 sets the clock forward by a day and back by two in turn."""
+    """For a life that is hurt from outside at any moment: SIGRTMIN makes the next four storage operations fail with
+    EIO, SIGUSR2 sets the clock forward by a day and back by two in turn."""
     left, jumps = [0], [86_400.0, -2 * 86_400.0]
 
     def fail() -> None:
@@ -71,7 +71,7 @@ def install_signals() -> None:
         jumps.reverse()
 
     arm(fail)
-    signal.signal(signal.SIGUSR1, lambda *_: left.__setitem__(0, 4))
+    signal.signal(signal.SIGRTMIN, lambda *_: left.__setitem__(0, 4))
     signal.signal(signal.SIGUSR2, jump)
 
 

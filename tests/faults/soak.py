@@ -220,7 +220,7 @@ LASTING: dict[str, Act] = {
     "broker killed": lambda soak: soak.meanwhile(broker_killed),
     "connections cut": lambda soak: soak.meanwhile(connections_cut),
     "connections slowed and hanging": lambda soak: soak.meanwhile(connections_slowed),
-    "disk: EIO": lambda soak: soak.signal(signal.SIGUSR1),
+    "disk: EIO": lambda soak: soak.signal(signal.SIGRTMIN),
     "clock jumps": lambda soak: soak.signal(signal.SIGUSR2),
     "frozen for a moment": Soak.nap,
     **({"disk full": lambda soak: soak.meanwhile(_volume_full)} if can_mount() else {}),

@@ -18,7 +18,15 @@ from .ledger import History, read_history
 from .stream import ACCEPTED, DEAD, DUPLICATE, IGNORED, LATE, Place, Stream
 
 # Of the process and not of the model: differs with the machine's speed and with the number of lives.
-_OF_THE_RUN = ("wall_seconds", "cpu_seconds", "peak_rss_bytes", "events_per_second", "retraces")
+_OF_THE_RUN = (
+    "wall_seconds",
+    "cpu_seconds",
+    "learning_wall_seconds",
+    "learning_cpu_seconds",
+    "peak_rss_bytes",
+    "events_per_second",
+    "retraces",
+)
 _REPORTED = {DEAD: "dead_letters", DUPLICATE: "duplicates", ACCEPTED: "events"}
 
 

@@ -148,6 +148,9 @@ def test_the_report_counts_alarms_by_kind():
     assert report["alarms"] == {kind: sum(f.kind == kind for _, f in alarms) for kind in KINDS}
     assert report["last_alarms"][-1]["kind"] == alarms[-1][1].kind
     assert "inputs/price/psi" in report["tests"]
+    divergences = report["jensen_shannon"]
+    assert set(divergences) == set(COLUMNS.names)
+    assert all(0 <= divergence < 0.01 for divergence in divergences.values())  # the inputs have not changed
 
 
 @pytest.mark.parametrize("cut", [0, 41, 62, 75])

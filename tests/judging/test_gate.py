@@ -341,7 +341,7 @@ def test_a_candidate_proven_worse_is_degraded_and_a_restarted_one_begins_afresh(
     gate = Gate(rules())
     verdict = asked(gate, candidate=0.5, champion=1.0, n=5000)
     assert verdict.degraded and not asked(Gate(rules())).degraded
-    gate.restarted()
+    gate.restarted(0)
     assert not gate.judge(question()).degraded and gate.judge(question()).evidence["since_version_n"] == 0
 
 

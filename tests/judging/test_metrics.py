@@ -198,3 +198,13 @@ def test_sliding_auc_equals_rivers():
         if at >= 99:
             mine = metrics.auc(scores[at - 99 : at + 1], labels[at - 99 : at + 1])
             assert mine == pytest.approx(rolling.get(), abs=1e-9)
+
+
+def test_reliability_cuts_equal_mass_and_never_tears_equal_scores_apart():
+    logits = np.array([-3.0] * 50 + [0.0] * 30 + [2.0] * 20, np.float32)
+    labels = np.array([0.0] * 50 + [1.0] * 15 + [0.0] * 15 + [1.0] * 20, np.float32)
+    parts = metrics.reliability(logits, labels, bins=4)
+    assert [part["n"] for part in parts] == [50, 30, 20]
+    assert [part["observed"] for part in parts] == [0.0, 0.5, 1.0]
+    assert [part["predicted"] for part in parts] == pytest.approx([1 / (1 + np.exp(3)), 0.5, 1 / (1 + np.exp(-2))])
+    assert metrics.reliability(logits[:0], labels[:0]) == []

@@ -65,6 +65,9 @@ def test_the_command_makes_a_table_of_thresholds(tmp_path, capsys):
     assert rows["non_inferior 0.04", 0.01]["published"] > rows["superior", 0.01]["published"]
     assert main(asked) == 0
     table = capsys.readouterr().out
+    false, missed = (rows["superior", gain]["published"] for gain in (0.0, 0.01))
+    assert f"the config's gate, superior, published falsely in {false:.1%} of the runs at the most and missed" in table
+    assert f"missed a true gain of 0.01 in {1 - missed:.1%}, 0.005 in " in table
     assert "publishing is" in table and "non_inferior 0.01" in table and "nan" not in table
 
 

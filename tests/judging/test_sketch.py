@@ -134,3 +134,18 @@ def test_without_drift_a_p_value_is_below_a_hundredth_once_in_a_hundred(rows, cl
         below += reference.distances([sketch(values[24])])[0].chance < 0.01
     assert below <= stats.binom.isf(1e-4, 300, 0.012)
     assert reference.distances([sketch(values[24] * 1.5)])[0].chance < 1e-4
+
+
+def test_shares_are_told_by_bins_people_can_read():
+    then = np.array([0, 1, 1, 2, 3, 4, 5, 6, 7, np.nan], np.float32)
+    now = np.array([100, 100, -2.5, np.nan], np.float32)
+    ids = np.arange(1, 11, dtype=np.uint64)
+    flags = np.array([True] * 3 + [False] * 7)
+    before = Sketch.of(np.stack([number_codes(then), id_codes(ids), flag_codes(flags)], axis=1))
+    after = Sketch.of(np.stack([number_codes(now), id_codes(ids[:4]), flag_codes(flags[:4])], axis=1))
+    number, bucket, flag = Reference([before], ["number", "id", "flag"], bins=4).shares([after])
+    assert number.bins == ["to 1", "to 3", "to 5", "above 5", "missing"]
+    assert number.reference == pytest.approx([0.3, 0.2, 0.2, 0.2, 0.1])
+    assert number.now == pytest.approx([0.25, 0.0, 0.0, 0.5, 0.25])
+    assert len(bucket.bins) == 17 and bucket.now.sum() == bucket.reference.sum() == 1
+    assert flag.bins == ["no", "yes", "missing"] and flag.now == pytest.approx([0.25, 0.75, 0.0])

@@ -95,7 +95,9 @@ def test_beyond_known_max_the_ids_met_longest_ago_are_forgotten():
     users = list(range(1, 1001))
     assert slices.arrive(ids_of(users, users))[:, 0].all()
     assert not slices.arrive(ids_of(users[500:], users[500:]))[:, 0].any()
+    assert slices.sizes() == {"new_user": 1000}
     slices.arrive(ids_of([5000], [1]))
+    assert slices.sizes()["new_user"] < 1000
     assert not slices.arrive(ids_of(users[500:], users[500:]))[:, 0].any()
     assert slices.arrive(ids_of(users[:50], users[:50]))[:, 0].all()
 

@@ -6,40 +6,21 @@ import itertools
 from datetime import UTC, datetime
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from model_inputs import EVERYTHING, examples, setting
 
 from stream_learner.learning.bins import Bins
 from stream_learner.learning.encoder import CLIP, Encoder
 from stream_learner.learning.normaliser import Normaliser
-from stream_learner.learning.tables import PADDING, admit, ids_held, no_ids
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_exact_ids_get_rows_first_come_until_the_table_is_full(seed):
-    rng = np.random.default_rng(seed)
-    fingerprints, rows = no_ids(40)
-    expected: dict[int, int] = {}
-    for _ in range(12):
-        ids = rng.choice(rng.integers(-(2**63), 2**63 - 1, 60, dtype=np.int64), 9)
-        ids[rng.random(9) < 0.2] = 0
-        ids[rng.random(9) < 0.1] = PADDING
-        for number in ids.tolist():
-            if number not in (0, PADDING) and number not in expected and len(expected) < 40:
-                expected[number] = len(expected) + 2
-        fingerprints, rows = admit(fingerprints, rows, ids) or (fingerprints, rows)
-        assert np.all(np.diff(fingerprints) >= 0)
-        held = ids_held(rows)
-        assert dict(zip(fingerprints[:held].tolist(), rows[:held].tolist(), strict=True)) == expected
-    assert admit(fingerprints, rows, np.array(list(expected)[:3], np.int64)) is None
+from stream_learner.learning.tables import no_ids
 
 
 def test_rows_of_hashed_and_exact_ids():
     made = setting()
     encoder = Encoder(made.features)
-    known = np.array([[9, 11, 0], [9, 2**64 - 3, 0]], np.uint64).view(np.int64)
-    encoder.admit(known)
+    known, rows = no_ids(100)
+    known[:2], rows[:2] = np.array([2**64 - 3, 11], np.uint64).view(np.int64), [3, 2]
+    encoder.set_ids("item", known, rows)
     big = 2**64 - 3
     ids = np.array([[0, 0, 0], [big, big, 15], [999, 11, 16], [1000, 12, 17]], np.uint64)
     rows = {name: row.numpy().tolist() for name, row in encoder.rows(tf.constant(ids.view(np.int64))).items()}
@@ -55,7 +36,7 @@ def test_dense_inputs_follow_their_definition():
     batch.numbers[1, 1] = -500.0
     encoder, normaliser = Encoder(made.features), Normaliser(made.features)
     numbers = made.features.take_numbers(batch.numbers)
-    normaliser.update(numbers[2:])
+    normaliser.update(made.features.transformed(numbers[2:]))
     encoder.mean.assign(normaliser.mean())
     encoder.deviation.assign(normaliser.deviation())
     got = encoder.dense(tf.constant(numbers), tf.constant(batch.time)).numpy()
@@ -142,7 +123,7 @@ def test_the_normaliser_agrees_with_all_values_at_once():
     numbers = made.features.take_numbers(batch.numbers)
     normaliser = Normaliser(made.features)
     for start, stop in [(0, 1), (1, 1), (1, 400), (400, 1000)]:
-        normaliser.update(numbers[start:stop])
+        normaliser.update(made.features.transformed(numbers[start:stop]))
     logged = np.array([c.transform == "log1p" for c in made.features.numbers])
     values = np.where(logged, np.log1p(numbers.astype(np.float64)), numbers)
     np.testing.assert_allclose(normaliser.mean(), np.nanmean(values, axis=0), rtol=1e-6)
@@ -155,7 +136,7 @@ def test_a_constant_or_unseen_column_has_a_harmless_deviation():
     numbers = np.full((50, len(made.features.numbers)), np.nan, np.float32)
     numbers[:, 0] = 12.3
     numbers[0, 1] = 5
-    normaliser.update(numbers)
+    normaliser.update(made.features.transformed(numbers))
     assert 0 < normaliser.deviation()[0] < 1e-3
     assert normaliser.deviation()[1] == 1 and normaliser.mean()[1] == 5
     assert normaliser.deviation()[2] == 1 and normaliser.mean()[2] == 0

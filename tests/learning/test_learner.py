@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from model_inputs import EVERYTHING, examples, setting
+from msgspec import structs
 from sklearn.metrics import roc_auc_score
 
 from stream_learner.changes import Changed
 from stream_learner.errors import LearningError, StateError
+from stream_learner.learning.delayed import final_targets
 from stream_learner.learning.learner import Learner
-from stream_learner.learning.replay import Replay
+from stream_learner.learning.replay import Replay, replay_buffer
+from stream_learner.learning.training import Trainer
 
 SMALL = "learning: {network: mlp, hidden: [8], batch_size: 64}\nreplay: {capacity: 500}\n"
 
@@ -190,7 +193,7 @@ def test_blanking_reaches_only_aggregates_that_do_not_travel():
     made, learner, replay = _learner("learning: {blank_rate: 0.5, batch_size: 4000}\n")
     seen = []
     step = learner._trainer.step
-    learner._trainer.step = lambda ids, numbers, time, labels: seen.append(numbers) or step(ids, numbers, time, labels)
+    learner._trainer.step = lambda ids, scaled, *rest: seen.append(scaled) or step(ids, scaled, *rest)
     batch = examples(made, 4000, seed=3)
     original = batch.numbers.copy()
     learner.learn(batch, replay, 0)
@@ -324,6 +327,23 @@ def test_what_a_step_moved_is_all_that_is_told():
     assert learner.changes()["champion"]["table/user"].rows.tolist() == [1 + 12345 % 1000]
 
 
+def test_every_graph_is_built_before_the_first_row_and_never_again():
+    made, learner, replay = _learner()
+    learner.trace()
+    built = [dict(part.traces) for part in (*learner._models(), learner._trainer)]
+    assert built == [{"score": 1}] * 3 + [{"step": 1}]
+    for slide, size in enumerate((1, 0, 300, 77)):
+        learner.learn(examples(made, size, seed=slide), replay, slide)
+        learner.promote()
+        for score in (learner.score, learner.score_champion, learner.score_previous):
+            score(examples(made, 3 * size + 1, seed=slide))
+    learner.restart(replay, 9, 2)
+    assert [dict(part.traces) for part in (*learner._models(), learner._trainer)] == built
+    assert learner.retraces == 0
+    learner._trainer._traced_step(*(tf.zeros([2, *spec.shape[1:]], spec.dtype) for spec in learner._trainer.signature))
+    assert learner.retraces == 1  # Python ran again: counted
+
+
 def test_the_version_before_is_kept_for_its_canary_and_let_go():
     made, learner, replay = _learner()
     probe = examples(made, 50, seed=9)
@@ -369,3 +389,106 @@ def test_a_restart_goes_on_from_the_champion_and_catches_up_by_replay(optimizer)
     _equal(learner.capture()["candidate"], again.capture()["candidate"])
     assert learner.retraces == 0 and learner.finite()
     learner.learn(examples(made, 200, seed=4), replay, 4)
+
+
+@pytest.mark.parametrize("policy", ["time_biased", "stratified", "prioritised", "dark"])
+def test_with_any_replay_policy_a_restored_learner_goes_on_as_if_never_interrupted(policy):
+    extra = (
+        f"learning: {{hidden: [8], batch_size: 50, ensemble: {{members: 2}}}}\n"
+        f"replay: {{policy: {policy}, capacity: 200, ratio: 0.7, half_life: 3d}}\n"
+    )
+    made, one, _ = _learner(extra)
+    replay = replay_buffer(made.config, made.schema)
+    for slide in range(4):
+        one.learn(examples(made, 120, seed=slide), replay, slide)
+    one.promote()
+    state, held = one.capture(), replay.capture()
+    two, replay_two = Learner(made.config, made.features), replay_buffer(made.config, made.schema)
+    two.restore(state)
+    replay_two.restore(held)
+    for slide in range(4, 8):
+        batch = examples(made, 130, seed=slide)
+        assert one.learn(batch, replay, slide) == two.learn(batch, replay_two, slide)
+        if slide == 5:
+            assert one.restart(replay, slide, 3) == two.restart(replay_two, slide, 3) == 150
+        assert one.model_sha256() == two.model_sha256()
+    _equal(replay.capture()["columns"], replay_two.capture()["columns"])
+    assert one.retraces == 0
+
+
+def test_dark_replay_holds_rows_to_their_logits():
+    """With no weight on the labels of replayed rows, steps on them alone pull the logits back to those held."""
+    extra = "learning: {hidden: [8], learning_rate: 0.01, blank_rate: 0}\nreplay: {policy: dark, alpha: 1, beta: 0}\n"
+    made, learner, _ = _learner(extra)
+    replay = replay_buffer(made.config, made.schema)
+    for slide in range(5):
+        learner.learn(examples(made, 400, seed=slide), replay, slide)
+    batch = examples(made, 400, seed=3)
+    target = replay.draw(4000, 99, 0)
+    before = np.mean((learner.score(target.examples) - target.logits[:, 0]) ** 2)
+    learner.promote()
+    learner.restart(replay, 100, 200)
+    after = np.mean((learner.score(target.examples) - target.logits[:, 0]) ** 2)
+    assert after < 0.5 * before and np.isfinite(learner.score(batch)).all()
+
+
+def test_a_row_weighs_what_its_policy_says():
+    """A step on rows of weight 2 is, with a loss that is summed, that of each row twice."""
+    made, _, _ = _learner()
+    moved = []
+    for repeated in (True, False):
+        learner = Learner(made.config, made.features)
+        trainer = Trainer(learner.candidate, replace_rule(made.config.learning))
+        batch = examples(made, 40, seed=1)
+        if repeated:
+            batch = batch.take(np.concatenate([np.arange(40), np.arange(10)]))
+        weights = np.ones(len(batch), np.float32)
+        weights[:10] = 1.0 if repeated else 2.0
+        weights *= len(batch) / 40  # the mean is taken over the rows given
+        ids = made.features.take_ids(batch.ids)
+        scaled = made.features.transformed(made.features.take_numbers(batch.numbers))
+        targets, held = final_targets(batch.label, "wait"), np.empty((0, 1), np.float32)
+        trainer.step(ids, scaled, batch.time, targets, weights, held)
+        moved.append(learner.version_variables("candidate"))
+    for name, value in moved[0].items():
+        np.testing.assert_allclose(value, moved[1][name], atol=1e-5, err_msg=name)
+
+
+def replace_rule(learning):
+    """Adagrad at a small rate: a step in proportion to the gradient, to within rounding."""
+    return structs.replace(learning, optimizer="adagrad", learning_rate=0.01)
+
+
+def test_what_the_budget_skips_is_counted_and_still_kept():
+    made, learner, _ = _learner("learning: {batch_size: 64, budget: 150}\nreplay: {capacity: 500, ratio: 1}\n")
+    replay = Replay(500, 7)
+    first = learner.learn(examples(made, 200, seed=0), replay, 0)
+    assert (first.rows, first.skipped, first.replayed, first.skipped_replay) == (150, 50, 0, 0)
+    second = learner.learn(examples(made, 100, seed=1), replay, 1)
+    assert (second.rows, second.skipped, second.replayed, second.skipped_replay) == (100, 0, 50, 50)
+    assert len(replay) == 300
+
+
+@pytest.mark.parametrize("l1", [0.0, 0.01])
+def test_ftrl_restarted_from_the_champion_steps_away_from_its_weights_and_not_from_zero(l1):
+    """Its weights are a function of its slots: those must be made anew such that they give the champion's."""
+    rate = 0.05
+    made, learner, replay = _learner(
+        f"learning: {{network: logistic, batch_size: 64, optimizer: ftrl, learning_rate: {rate}, l1: {l1}}}\n"
+        "replay: {capacity: 500}\n"
+    )
+    for slide in range(8):
+        learner.learn(examples(made, 200, seed=slide), replay, slide)
+    learner.promote()
+    champion = learner.version_variables()
+    learned = [name for name in champion if name.startswith("network/")]
+    assert max(np.abs(champion[name]).max() for name in learned) > 2 * rate  # or the bound below would say nothing
+    learner.learn(examples(made, 200, seed=8), replay, 8)
+    for steps in (0, 1):
+        assert learner.restart(replay, 9, steps) == steps * 64
+        state = learner.capture()["candidate"]
+        for name in learned:
+            # the first step of a coordinate is rate * g / (beta + |g|), shorter than the rate
+            assert np.abs(state[name] - champion[name]).max() <= steps * rate + 1e-6, name
+    learner.learn(examples(made, 200, seed=9), replay, 9)
+    assert learner.finite() and learner.retraces == 0

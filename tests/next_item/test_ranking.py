@@ -18,7 +18,7 @@ from stream_learner.next_item.index import SessionIndex
 from stream_learner.next_item.metrics import RankingBoard, measures, ranks
 from stream_learner.next_item.neighbours import NeighbourIndex
 from stream_learner.next_item.sessions import SessionStore
-from stream_learner.settings import Neighbours, NextItem, RankingGate, RankingJudging
+from stream_learner.settings import NextItem, RankingGate, RankingJudging, SessionNeighbours
 
 EVENTS, ITEMS = 512, 30
 HOUR_US = 3_600_000_000
@@ -57,7 +57,7 @@ def made_up(seed: int, sessions: int = 40) -> list[list[int]]:
     return [rng.integers(1, ITEMS + 1, rng.integers(1, 9)).tolist() for _ in range(sessions)]
 
 
-def stan(sessions: list[list[int]], recent: list[int], how: Neighbours) -> np.ndarray:
+def stan(sessions: list[list[int]], recent: list[int], how: SessionNeighbours) -> np.ndarray:
     """Written out, session by session."""
     known = [(number, session) for number, session in enumerate(sessions) if len(session) > 1]
     held = defaultdict(int)
@@ -101,7 +101,7 @@ def test_session_knn_is_what_its_formula_says(recency: str | None) -> None:
 
 def test_only_the_latest_sessions_of_an_item_are_looked_at() -> None:
     sessions = [[1, 2], [1, 3], [1, 4]]
-    how = Neighbours(per_item=2, rarity=0.0, target_rarity=0.0)
+    how = SessionNeighbours(per_item=2, rarity=0.0, target_rarity=0.0)
     found = index_of(sessions, None, repeats=False).stan(tf.constant([[1]], tf.int32), how).numpy()[0]
     assert found[2] == 0 and found[3] > 0 and found[4] > 0
 

@@ -4,11 +4,12 @@ import io
 import json
 import logging
 import re
+import threading
 import warnings
 
 import pytest
 
-from stream_learner.observing.logs import Progress, configure_logging
+from stream_learner.observing.logs import Progress, configure_logging, switch_debug
 from stream_learner.settings import Observing
 
 UTC = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -22,7 +23,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def logged():
     """Configures logging into a stream, and puts everything back afterwards."""
-    root, names = logging.getLogger(), ("kafka", "tensorflow", "absl", "h5py")
+    root, names = logging.getLogger(), ("stream_learner", "kafka", "tensorflow", "absl", "h5py")
     before = root.level, list(root.handlers), {name: logging.getLogger(name).level for name in names}
 
     def configure(stream=None, **settings):
@@ -136,3 +137,21 @@ def test_log_lines_take_the_place_of_the_progress_line(logged):
     progress.update(10)
     logging.getLogger("a").info("closed")
     assert re.search(r"left\r\x1b\[2K\S+ INFO    a: closed\n$", stream.getvalue())
+
+
+def test_debug_is_switched_on_and_off_and_tells_where_every_thread_is(logged):
+    stream = logged(log_level="info", log_format="text")
+    ours, theirs = logging.getLogger("stream_learner.worker"), logging.getLogger("kafka.client")
+    for message in ("before", "while on", "after"):
+        ours.debug(message)
+        theirs.debug("of a library")
+        known = threading.enumerate()
+        switch_debug(Observing(log_level="info"))
+        for thread in threading.enumerate():
+            if thread.name == "debug" and thread not in known:
+                thread.join()
+    text = stream.getvalue()
+    assert "while on" in text and "before" not in text and "after" not in text and "of a library" not in text
+    assert "debug is on until the next SIGUSR1" in text and "debug is off: info again" in text
+    assert "thread MainThread:" in text and "test_logs.py" in text
+    switch_debug(Observing(log_level="info"))

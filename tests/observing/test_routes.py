@@ -29,7 +29,7 @@ def routes(tmp_path):
 def content(routes, path, query=""):
     answer = routes.get(path, query)
     assert answer.status == HTTPStatus.OK
-    return json.loads(answer.body)
+    return json.loads(answer.for_client(accepts_gzip=False).body)
 
 
 def test_every_page_is_there_and_lets_nothing_in_from_elsewhere(routes):
@@ -118,3 +118,45 @@ def test_a_report_is_one_file_that_holds_everything_and_ends_no_script_early(tmp
     text = page.whole(Board(tmp_path, None, None))
     assert "/dashboard/style.css" not in text and 'src="' not in text
     assert text.count("</script>") == 3 and "alert(1)" in text
+
+
+def test_a_thousand_verdicts_are_light_and_the_newest_tell_how_features_are_spread(routes, tmp_path):
+    log = VerdictLog(tmp_path / "verdicts.jsonl")
+    shares = {f"feature {n}": {"bins": ["to 1"] * 12, "now": [0.1] * 12, "reference": [0.1] * 12} for n in range(30)}
+    tests = {f"inputs/feature {n}/psi": {"value": 0.1234567, "p": 0.7654321} for n in range(60)}
+    rules = [{"name": name, "threshold": -0.01, "text": "long " * 40} for name in ("auc", "against_champion")]
+    for slide in range(1200):
+        drift = {"findings": [], "tests": tests, "shares": shares, "reference": "champion"}
+        told = {"slide": slide, "slide_end": slide, "passed": False, "reason": f"held: {slide}", "parent": 1}
+        log.append({**told, "evidence": {"gain": slide / 7, "n": 5}, "rules": rules, "psi": {}, "drift": drift})
+    log.close()
+    answer = routes.get("/dashboard/verdicts", "").for_client(accepts_gzip=True)
+    assert len(answer.body) < 100_000
+    verdicts = json.loads(gzip.decompress(answer.body))["verdicts"]
+    assert (len(verdicts), verdicts[0]["place"], verdicts[-1]["slide"]) == (1000, 200, 1199)
+    assert [bool(v["drift"]["shares"]) for v in verdicts] == [False] * 952 + [True] * 48
+    assert [rule["name"] for rule in verdicts[0]["rules"]] == ["against_champion"]
+
+
+def test_a_card_is_shown_and_its_absence_told(routes, tmp_path):
+    where = {"model": "conversion", "checkpoints": str(tmp_path / "checkpoints")}
+    (tmp_path / "worker.json").write_text(json.dumps(where))
+    folder = tmp_path / "checkpoints" / "conversion" / "1700000000"
+    folder.mkdir(parents=True)
+    (folder / "card.html").write_text("<h1>a card</h1>")
+    shown = routes.get("/dashboard/card", "version=1700000000")
+    assert (shown.status, shown.body) == (HTTPStatus.OK, b"<h1>a card</h1>")
+    assert "default-src 'none'" in shown.headers["Content-Security-Policy"]
+    assert routes.get("/dashboard/card", "version=1700000001").status == HTTPStatus.NOT_FOUND
+    assert routes.get("/dashboard/card", "version=../x").status == HTTPStatus.BAD_REQUEST
+
+
+def test_tabs_that_ask_together_get_one_answer(tmp_path, monkeypatch):
+    metrics = WorkerMetrics()
+    shared = Routes(tmp_path, None, metrics, None)
+    first = shared.get("/dashboard/now", "")
+    metrics.slides.inc()
+    assert shared.get("/dashboard/now", "") is first
+    monkeypatch.setattr("stream_learner.observing.routes.SHARED_S", -1.0)
+    assert content(shared, "/dashboard/now")["metrics"]["slides_total"] == [[{}, 1.0]]
+    shared.board.close()

@@ -19,7 +19,10 @@ from stream_learner.judging.drift_inputs import InputColumns
 from stream_learner.judging.drift_tests import Finding
 from stream_learner.judging.scoreboard import Origin, Scoreboard
 from stream_learner.judging.slices import Slices
+from stream_learner.learning.features import IdColumn
+from stream_learner.learning.id_tables import IdTable
 from stream_learner.learning.learner import Learned
+from stream_learner.learning.plasticity import Condition
 from stream_learner.learning.replay import Replay
 from stream_learner.observing.metrics import BOUNDS, WorkerMetrics, documented, resident_bytes
 from stream_learner.settings import Config, Duration
@@ -42,17 +45,21 @@ NAMES = [
     "dead_letters_total",
     "decisions_total",
     "dedupe_ids",
+    "dormant_units_ratio",
     "drift_alarms_total",
     "drift_findings",
+    "effective_rank_ratio",
     "estimate_ratio",
     "events_total",
     "examples_total",
     "feature_psi",
     "foreign_commits_total",
     "foreign_members",
+    "id_expiries_total",
     "id_table_rows",
     "join_health_ratio",
     "judged_examples",
+    "known_ids",
     "lag_records",
     "learned_rows_total",
     "lease_token",
@@ -73,9 +80,11 @@ NAMES = [
     "ranking_version",
     "records_total",
     "replay_examples",
+    "replay_size_bytes",
     "resident_memory_bytes",
     "retraces_total",
     "session_events",
+    "skipped_rows_total",
     "slice_quality_ratio",
     "slide_duration_seconds",
     "slides_total",
@@ -86,7 +95,9 @@ NAMES = [
     "unmatched_purchases_total",
     "verdicts_total",
     "version_slide_end_seconds",
+    "waiting_ids",
     "watermark_seconds",
+    "weight_norm",
 ]
 
 
@@ -123,7 +134,11 @@ class Parts:
         self.attribution = Attribution(self.config, schema)
         self.quarantine = Quarantine(self.config, schema, lambda _: None)
         self.replay = Replay(10, 0)
-        self.learner: Any = SimpleNamespace(retraces=0, ids_held=lambda: {"item": 7})
+        self.learner: Any = SimpleNamespace(
+            retraces=0,
+            ids={"item": IdTable(IdColumn("item", 1, "exact", 9, 2))},
+            condition=lambda: Condition(0.25, 0.5, 3.0),
+        )
         self.identities = None
         self.writer: Any = SimpleNamespace(waiting=1)
         self.judge: Any = SimpleNamespace(
@@ -185,7 +200,7 @@ def test_counters_follow_the_state_from_where_the_process_began(tmp_path):
     worker.tally.topics = Counter(events=45)
     worker.tally.reasons = Counter(not_json=3)
     worker.aggregates.evicted += 5
-    metrics.closed(worker, Learned(rows=30, replayed=28, steps=2, mean_loss=0.25))
+    metrics.closed(worker, Learned(rows=30, replayed=28, steps=2, mean_loss=0.25, skipped=3, skipped_replay=5))
     metrics.closed(worker, Learned(rows=0, replayed=0, steps=0, mean_loss=float("nan")))
     assert value(metrics, "slides_total") == 1
     assert value(metrics, "events_total", fate="accepted") == 40
@@ -194,6 +209,8 @@ def test_counters_follow_the_state_from_where_the_process_began(tmp_path):
     assert value(metrics, "dead_letters_total", reason="not_json") == 3
     assert value(metrics, "aggregate_evictions_total", cause="room") == 5
     assert value(metrics, "learned_rows_total", source="replay") == 28
+    assert value(metrics, "skipped_rows_total", source="fresh") == 3
+    assert value(metrics, "skipped_rows_total", source="replay") == 5
     assert value(metrics, "loss_nats") == 0.25
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from versions import MODEL, manifest_of, publish
@@ -152,3 +153,22 @@ def test_rendering_for_people_and_programs(store: Checkpoints) -> None:
     listed = list_json(store.versions(), store.pointer())
     assert listed["champion"] == 1 and [v["version"] for v in listed["versions"]] == [1, 2]
     assert json.loads(json.dumps(manifest_json(store.read(1)))) == json.loads(to_json(store.read(1)))
+
+
+def test_models_are_shown_a_line_each_and_so_are_signatures() -> None:
+    models: dict[str, dict[str, Any]] = {
+        "candidate": {"auc": 0.75, "n": 40, "ece": None},
+        "prior": {"auc": 0.5, "n": 41, "ece": 0.1},
+    }
+    metrics = {**models["candidate"], "lifetime": models, "windows": {"1h": {"served": {"n": 3}}}}
+    sides = {"inputs": {"user": "string", "item": "string"}, "outputs": {"probability": "float32"}}
+    shown = render_show(manifest_of(9, metrics=metrics, signature={"serving_default": sides, "odd": 7}))
+    lines = [line.split() for line in shown.splitlines()]
+    at = lines.index(["metrics", "at", "arrival", "n", "auc", "ece"])
+    assert lines[at + 1 : at + 4] == [
+        ["lifetime", "candidate", "40", "0.75", "-"],
+        ["lifetime", "prior", "41", "0.5", "0.1"],
+        ["1h", "served", "3", "-", "-"],
+    ]
+    assert "metrics." not in shown and ["signature.odd", "7"] in lines
+    assert ["signature", "serving_default", "item,", "user", "->", "probability"] in lines

@@ -55,7 +55,7 @@ def examples_at(times: np.ndarray, names: np.ndarray) -> ExampleBatch:
 
 def matured_of(examples: ExampleBatch) -> Matured:
     nothing = np.zeros(len(examples), np.int64)
-    return Matured(examples, nothing, nothing, int(np.sum(examples.label)), 0, 0)
+    return Matured(examples, nothing, nothing, int(np.sum(examples.label)), 0, 0, nothing == 0)
 
 
 def names(examples: ExampleBatch) -> list[int]:

@@ -6,11 +6,11 @@ const HEAT_COLUMNS = 48;
 const { LOOKS } = drawing;
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
-const seen = { verdicts: [], now: null, versions: null, feature: null, compared: [] };
+const seen = { verdicts: [], now: null, versions: null, feature: null, look: null, compared: [] };
 
 // ---- words and numbers ----
 
-const utc = (us) => new Date(us / 1000).toISOString().slice(0, 16).replace("T", " ");
+const utc = (us) => (us === null || us === undefined) ? "–" : new Date(us / 1000).toISOString().slice(0, 16).replace("T", " ");
 const digits = (value, n = 4) => (value === null || value === undefined ? "–" : Number(value).toFixed(n));
 const whole = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en"));
 const bytes = (value) => (value ? `${(value / 2 ** 20).toPrecision(3)} MiB` : "–");
@@ -52,7 +52,7 @@ function showState() {
 
 function showService() {
   const { versions, champion, model } = seen.versions;
-  const last = seen.verdicts.at(-1);
+  const last = judged().at(-1);
   const serving = versions.find((version) => version.version === champion);
   if (model) document.title = page.model.textContent = model;
   const since = serving ? `Version ${champion} has been in service since ${utc(serving.slide_end_us)} UTC of event time.`
@@ -81,8 +81,11 @@ function showLabels() {
     ["Matured", whole(matured)],
     ["With a purchase", matured ? `${(100 * positives / matured).toFixed(2)} %` : "–"],
     ["Purchases without a click", whole(total("unmatched_purchases_total"))],
+    ...samples("quality_ratio").filter(([labels]) => labels.model === "candidate" && labels.metric === "maturity")
+      .map(([labels, value]) => [`Labels known, last ${labels.window}`, value === null ? "–" : `${(100 * value).toFixed(1)} %`]),
     ...samples("events_total").map(([labels, value]) => [`Events ${labels.fate}`, whole(value)]),
   ]);
+  showJoin();
   facts(page.replay, [
     ["Examples held for replay", whole(total("replay_examples"))],
     ["Rows learned, fresh", whole(metric("learned_rows_total", { source: "fresh" }))],
@@ -92,6 +95,23 @@ function showLabels() {
     ["Snapshot", bytes(metric("snapshot_size_bytes"))],
     ["Memory", bytes(metric("resident_memory_bytes"))],
     ["Captures waiting", whole(metric("captures_waiting"))],
+  ]);
+}
+
+function showJoin() {
+  const health = samples("join_health_ratio").map(([{ measure }, value]) => [measure, value]);
+  page["join-note"].textContent = health.length
+    ? "What the last slide brought of what its season lets expect; 1 is all of it."
+    : "The season is not known yet (quarantine.warm_up), or slides are cut by number: nothing is judged.";
+  page.join.hidden = !health.length;
+  if (health.length) {
+    drawing.bars("join", health.map(([measure]) => measure), health.map(([, share]) => share), "", 1);
+  }
+  facts(page.quarantine, [
+    ["Outage now", metric("outage") ? "yes" : "no"],
+    ["Slides put into quarantine", whole(total("broken_slides_total"))],
+    ...samples("quarantined_examples_total").map(([{ fate }, value]) => [`Examples ${fate.replace("_", " ")}`, whole(value)]),
+    ["Kept on disk", bytes(metric("quarantine_size_bytes"))],
   ]);
 }
 
@@ -155,10 +175,10 @@ function showJudging() {
   const rule = (verdict) => (verdict.rules ?? []).find((r) => r.name === "against_champion");
   const points = asked.filter((v) => v.parent !== null).map((v) => ({
     at: at(v), gain: number(v.evidence.gain), lower: number(v.evidence.gain_lower), upper: number(v.evidence.gain_upper),
+    threshold: number(rule(v)?.threshold),
   }));
-  const threshold = number(rule(asked.at(-1) ?? {})?.threshold) ?? 0;
   const published = asked.filter((v) => v.passed).map((v) => [at(v), number(v.evidence.gain) ?? 0]);
-  drawing.gain("gain", points, threshold, published);
+  drawing.gain("gain", points, published);
   const of = (name) => asked.map((v) => [at(v), number(v.evidence[name])]);
   const baseline = asked.map((v) => [at(v), number(v.baselines?.item_rate?.normalized_entropy)]);
   drawing.lines("ne", [
@@ -174,15 +194,46 @@ function showJudging() {
 }
 
 function showDrift(asked) {
+  showKinds(asked);
   const recent = asked.filter((v) => Object.keys(v.psi ?? {}).length).slice(-HEAT_COLUMNS);
   const features = [...new Set(recent.flatMap((v) => Object.keys(v.psi)))].sort();
   const feature = features.includes(seen.feature) ? seen.feature : mostDrifted(recent, features);
-  page.feature.replaceChildren(...features.map((name) => element("option", name, { value: name })));
-  page.feature.value = feature;
+  const look = recent.find((v) => v.slide_end === seen.look) ?? recent.at(-1);
+  const times = recent.map((v) => utc(v.slide_end).slice(5));
+  options(page.feature, features, features, feature);
+  options(page.look, recent.map((v) => v.slide_end).reverse(), times.toReversed(), look?.slide_end);
   const cells = recent.flatMap((v, x) => features.map((name, y) => [x, y, v.psi[name] ?? 0]));
-  drawing.heat("heat", recent.map((v) => utc(v.slide_end).slice(5)), features, cells, choose);
+  drawing.heat("heat", times, features, cells, (name, x) => choose(name, recent[x].slide_end));
   drawing.lines("one", [{ name: `PSI of ${feature ?? "–"}`, colour: LOOKS.bad,
     data: recent.map((v) => [at(v), number(v.psi[feature])]) }], { mark: 0.25, yAxis: { scale: false } });
+  const { bins, now, reference } = look?.drift?.shares?.[feature] ?? { bins: [], now: [], reference: [] };
+  drawing.spread("spread", bins, [{ name: `${feature ?? "–"}, reference`, colour: LOOKS.other, data: reference },
+    { name: `${feature ?? "–"}, ${look ? utc(look.slide_end) : "now"}`, colour: LOOKS.bad, data: now }]);
+}
+
+function options(select, values, texts, chosen) {
+  select.replaceChildren(...values.map((value, i) => element("option", texts[i], { value })));
+  select.value = chosen ?? "";
+}
+
+const REFERENCES = { champion: "what the version in service was trained on", last_week: "the same hours a week before",
+  fixed: "the first examples ever" };
+
+function showKinds(asked) {
+  const last = asked.at(-1)?.drift;
+  const reference = REFERENCES[last?.reference] ?? "the reference";
+  const against = { inputs: reference, labels: reference, relation: "the loss that the version in service expects of itself",
+    predictions: "its scores on what it was trained on; the candidate, those of the version in service" };
+  page.kinds.replaceChildren(...Object.entries(against).map(([kind, held]) => {
+    const found = (last?.findings ?? []).filter((finding) => finding.kind === kind);
+    const told = found.map((f) => `${f.measure} ${digits(f.value, 3)} of ${f.subject}`).join("; ");
+    const looks = asked.filter((v) => (v.drift?.findings ?? []).some((finding) => finding.kind === kind)).length;
+    const row = element("tr", null);
+    row.append(element("th", kind, { scope: "row" }), element("td", held),
+      element("td", told || (last ? "quiet" : "–"), { class: told ? "bad" : "good" }),
+      element("td", `${looks} of ${asked.length}`));
+    return row;
+  }));
 }
 
 // The feature of the newest alarm, the strongest of them; without alarms that of the largest PSI now. A large PSI alone
@@ -194,18 +245,29 @@ function mostDrifted(recent, features) {
   return found?.subject ?? features.toSorted((a, b) => (now[b] ?? 0) - (now[a] ?? 0))[0] ?? null;
 }
 
-function choose(feature) {
+function choose(feature, look) {
   seen.feature = feature;
+  seen.look = look;
   showDrift(judged());
+}
+
+const ended = (line) => line.slide_end ?? line.end_us;
+
+// A line of the log in a word and a sentence; slides in quarantine have a verdict of their own.
+function told(line) {
+  if (line.verdict === "quarantined") return ["quarantined", `slide ${line.slide}: ${line.reason}`];
+  if (line.verdict === "requeued") return ["requeued", `slide ${line.slide}: ${whole(line.examples)} examples are learned from after all`];
+  const [word, ...why] = line.reason.split(": ");
+  return [word, why.join(": ")];
 }
 
 function showVerdicts() {
   const only = page["passed-only"].checked;
   const rows = seen.verdicts.filter((v) => v.passed || !only).slice(-300).reverse().map((verdict) => {
     const row = element("tr", null);
-    const [word, ...why] = verdict.reason.split(": ");
-    row.append(element("td", utc(verdict.slide_end), { class: "time" }),
-      element("td", word, { class: verdict.passed ? "good" : "bad" }), element("td", why.join(": ")));
+    const [word, why] = told(verdict);
+    row.append(element("td", utc(ended(verdict)), { class: "time" }),
+      element("td", word, { class: verdict.passed ? "good" : "bad" }), element("td", why));
     return row;
   });
   page.verdicts.replaceChildren(...rows);
@@ -221,13 +283,16 @@ function showVersions() {
     const box = element("input", null, { type: "checkbox", "aria-label": `compare version ${version.version}` });
     box.checked = seen.compared.includes(version.version);
     box.addEventListener("change", () => compare(version.version, box.checked));
-    const cell = element("td", null), acts = element("td", null, { class: "tight" });
+    const cell = element("td", null), acts = element("td", null);
     cell.append(box);
     for (const [name, word] of [["rollback", "Roll back"], ["pin", "Pin"]]) {
       if (enclosed || (name === "rollback" && version.version === champion)) continue;
       const button = element("button", word, { type: "button", "aria-label": `${word} ${version.version}` });
       button.addEventListener("click", () => ask(name, word, version.version));
       acts.append(button, " ");
+    }
+    if (!enclosed) {
+      acts.append(element("a", "Card", { href: `/dashboard/card?version=${version.version}`, "aria-label": `Card of ${version.version}` }));
     }
     const { auc, normalized_entropy: ne, calibration, n } = version.metrics;
     row.append(element("td", `${version.version}${version.version === champion ? " (in service)" : ""}`, { class: "tight" }),
@@ -307,7 +372,7 @@ async function readVerdicts() {
   const last = seen.verdicts.at(-1);
   const { verdicts } = await read(`/dashboard/verdicts?after=${last ? last.place - 1 : -1}`);
   // the last one known comes again: if it does not, or differs, the log was cut by a restore
-  const kept = last && verdicts[0]?.place === last.place && verdicts[0].slide_end === last.slide_end;
+  const kept = last && verdicts[0]?.place === last.place && verdicts[0].slide === last.slide;
   if (last && !kept) {
     seen.verdicts = [];
     return readVerdicts();
@@ -348,7 +413,9 @@ function switchTheme() {
 
 page.theme.addEventListener("click", switchTheme);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawing.redraw);
-page.feature.addEventListener("change", () => choose(page.feature.value));
+for (const select of [page.feature, page.look]) {
+  select.addEventListener("change", () => choose(page.feature.value, Number(page.look.value)));
+}
 page["passed-only"].addEventListener("change", showVerdicts);
 page.cancel.addEventListener("click", () => page.dialog.close());
 page.dialog.querySelector("form").addEventListener("submit", send);

@@ -53,7 +53,8 @@ const line = (name, colour, data, more = {}) => ({
 export function lines(id, series, { yAxis = {}, mark = null, time = true } = {}) {
   draw(id, (tint) => ({
     useUTC: true,
-    xAxis: time ? clock(tint) : axis(tint, { type: "value", name: "s", splitLine: { show: false } }),
+    xAxis: time ? clock(tint) : axis(tint, { type: "value", splitLine: { show: false },
+      axisLabel: { color: tint.soft, hideOverlap: true, formatter: "{value} s" } }),
     yAxis: Array.isArray(yAxis) ? yAxis.map((y) => amount(tint, y)) : amount(tint, yAxis),
     series: series.map(({ name, colour, data, ...more }, at) => line(name, colour, data, {
       ...more,
@@ -64,22 +65,21 @@ export function lines(id, series, { yAxis = {}, mark = null, time = true } = {})
 }
 
 // A gain with its band, the threshold it must pass, and a triangle where a version was made.
-export function gain(id, points, threshold, published) {
+export function gain(id, points, published) {
   const band = points.filter((p) => p.lower !== null && p.upper !== null);
   draw(id, (tint) => ({
     useUTC: true,
-    legend: { top: 0, textStyle: { color: tint.soft }, itemHeight: 8, data: ["gain", "version published"] },
+    legend: { top: 0, textStyle: { color: tint.soft }, itemHeight: 8, data: ["gain", "threshold", "version published"] },
     xAxis: clock(tint),
-    yAxis: amount(tint, { name: "NE" }),
+    yAxis: amount(tint),
     series: [
       line("lower", "transparent", band.map((p) => [p.at, p.lower]), { stack: "band", stackStrategy: "all",
         lineStyle: { opacity: 0 }, tooltip: { show: false } }),
       line("band", LOOKS.candidate, band.map((p) => [p.at, p.upper - p.lower]), { stack: "band", stackStrategy: "all",
         lineStyle: { opacity: 0 }, areaStyle: { color: LOOKS.candidate, opacity: 0.18 }, tooltip: { show: false } }),
-      line("gain", LOOKS.candidate, points.map((p) => [p.at, p.gain]), {
-        markLine: { silent: true, symbol: "none", label: { show: false },
-          lineStyle: { type: "dashed", color: tint.soft }, data: [{ yAxis: threshold }] },
-      }),
+      line("gain", LOOKS.candidate, points.map((p) => [p.at, p.gain]), { showSymbol: points.length < 40, symbolSize: 5 }),
+      line("threshold", LOOKS.other, points.map((p) => [p.at, p.threshold]), { step: "end",
+        lineStyle: { type: "dashed", width: 1.5, color: LOOKS.other } }),
       { name: "version published", type: "scatter", symbol: "triangle", symbolSize: 11,
         itemStyle: { color: LOOKS.good }, data: published },
     ],
@@ -100,16 +100,30 @@ export function heat(id, times, features, cells, chosen) {
     series: [{ type: "heatmap", data: cells }],
   }));
   chart.off("click");
-  chart.on("click", (event) => chosen(features[event.value[1]]));
+  chart.on("click", (event) => chosen(features[event.value[1]], event.value[0]));
 }
 
-export function bars(id, names, values, unit) {
+// How values are spread over the same bins, now and in the reference.
+export function spread(id, bins, sides) {
+  draw(id, (tint) => ({
+    tooltip: { trigger: "axis", confine: true, backgroundColor: tint.card, borderColor: tint.line,
+      textStyle: { color: tint.text }, valueFormatter: (v) => `${(100 * v).toFixed(1)} %` },
+    xAxis: axis(tint, { type: "category", data: bins, splitLine: { show: false } }),
+    yAxis: axis(tint, { type: "value", axisLabel: { color: tint.soft, formatter: (v) => `${Math.round(100 * v)} %` } }),
+    series: sides.map(({ name, colour, data }) => (
+      { name, type: "bar", data, itemStyle: { color: colour }, barMaxWidth: 28, barGap: "5%" })),
+  }));
+}
+
+export function bars(id, names, values, unit, mark = null) {
   draw(id, (tint) => ({
     legend: { show: false },
     tooltip: { trigger: "axis", confine: true, backgroundColor: tint.card, borderColor: tint.line,
       textStyle: { color: tint.text }, valueFormatter: (v) => `${Number(v).toPrecision(3)} ${unit}` },
-    xAxis: axis(tint, { type: "value", name: unit }),
+    xAxis: axis(tint, { type: "value", axisLabel: { color: tint.soft, hideOverlap: true, formatter: `{value} ${unit}` } }),
     yAxis: axis(tint, { type: "category", data: names, inverse: true }),
-    series: [{ type: "bar", data: values, itemStyle: { color: LOOKS.candidate }, barMaxWidth: 16 }],
+    series: [{ type: "bar", data: values, itemStyle: { color: LOOKS.candidate }, barMaxWidth: 16,
+      markLine: mark === null ? undefined : { silent: true, symbol: "none", label: { show: false },
+        lineStyle: { type: "dashed", color: tint.soft }, data: [{ xAxis: mark }] } }],
   }));
 }

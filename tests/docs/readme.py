@@ -1,0 +1,25 @@
+"""The README's fenced blocks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_COMMENT = re.compile(r"\s+#\s.*$")
+
+
+def text() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Their content, in reading order."""
+    return [content for kind, content in _BLOCK.findall(text()) if kind == language]
+
+
+def commands() -> list[str]:
+    """The lines of all shell blocks, without comments."""
+    lines = [_COMMENT.sub("", line).strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line]
