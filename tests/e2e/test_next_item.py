@@ -131,7 +131,7 @@ def test_a_new_item_is_recommendable_two_slides_after_its_admission(kafka: Kafka
     with Background(tmp_path / "worker", "run", "-c", path, "--state", state, "--report", report) as worker:
         worker.wait_for("the first versions", lambda: len(version_numbers(state, "next_item")) >= 3)
         last = last_time_ms()
-        for step in range(8):  # slides of 5 minutes: two events in one of them, then the stream goes on
+        for step in range(18):  # slides of 5 minutes: two events in one of them, then the stream goes on
             for partition in range(PARTITIONS):
                 at = last + 600_000 + step * 150_000 + partition
                 item = "brand-new" if step in (1, 2) and partition == 0 else "i1"
