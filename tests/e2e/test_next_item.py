@@ -27,6 +27,7 @@ TASK: dict[str, Any] = {
     "judging": {"per_slide": 200},
     "gate": {"interval": "20m", "min_interval": "40m", "min_examples": 100, "margin": 0.2, "cool_down": "20m"},
 }
+NEW_ITEMS = {1: "doorway", 2: "brand-new", 3: "doorway", 4: "brand-new"}  # by step
 RANKING = changed(CONFIG, task="next_item", next_item=TASK)
 
 
@@ -120,7 +121,7 @@ def test_both_tasks_from_one_stream_are_as_each_alone(
 
 @pytest.mark.kafka
 def test_a_new_item_is_recommendable_two_slides_after_its_admission(kafka: KafkaBroker, tmp_path: Path) -> None:
-    """Sessions of the simulator through a real broker; then one item that nobody had, beside one that many have."""
+    """Sessions of the simulator through a real broker; then a visitor of two items that nobody had seen."""
     topic = kafka.topic(PARTITIONS)
     produce_kafka(kafka.bootstrap, topic, limited(shop().chunks(), EVENTS), partitions=PARTITIONS, seed=SEED)
     config = changed(RANKING, topics={topic: CONFIG["topics"]["events"]}, source__kind="kafka")
@@ -131,20 +132,20 @@ def test_a_new_item_is_recommendable_two_slides_after_its_admission(kafka: Kafka
     with Background(tmp_path / "worker", "run", "-c", path, "--state", state, "--report", report) as worker:
         worker.wait_for("the first versions", lambda: len(version_numbers(state, "next_item")) >= 3)
         last = last_time_ms()
-        for step in range(18):  # slides of 5 minutes: two events in one of them, then the stream goes on
+        for step in range(18):  # slides of 5 minutes: two events of each, then the stream goes on
             for partition in range(PARTITIONS):
                 at = last + 600_000 + step * 150_000 + partition
-                item = "brand-new" if step in (1, 2) and partition == 0 else "i1"
+                item = "i1" if partition else NEW_ITEMS.get(step, "i1")
                 value = event(f"n{step}-{partition}", f"visitor-{partition}", item, at)
                 kafka.produce(topic, [(partition, value, at)])
         slide = 300_000_000
-        admitted = (last + 600_000 + 2 * 150_000) * 1000 // slide  # the slide of its second event, at the latest
+        admitted = (last + 600_000 + max(NEW_ITEMS) * 150_000) * 1000 // slide  # the slide of its second event
         limit = (admitted + 1 + 2) * slide // 1_000_000
         worker.wait_for("that slide's version", lambda: max(version_numbers(state, "next_item"), default=0) >= limit)
         assert worker.end(signal.SIGTERM) == 0
     numbers = [n for n in version_numbers(state, "next_item") if n <= limit]
     newest = state / "checkpoints" / "next_item" / str(max(numbers))
-    listed = [item["id"] for item in asked(newest, "--recent", "i1", "--k", "20")]
+    listed = [item["id"] for item in asked(newest, "--recent", "doorway", "--k", "3")]
     assert "brand-new" in listed
 
 
