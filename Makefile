@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo audit sbom release-fixture docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots
+.PHONY: setup bench-setup demo audit sbom release-fixture docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-next-item bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots
 
 KILLS ?= 20
 SEED ?= 7
@@ -83,6 +83,10 @@ bench: setup
 # Protocols P1 and P2 with the peers beside: bench-quality [OUT=q.json] [DATA=DIR] [METHODS=a,b]
 bench-quality: bench-setup
 	$(BIN)/python -m benchmarks.quality --data $(DATA) $(if $(OUT),--out $(OUT)) $(if $(METHODS),--methods $(METHODS))
+
+# Protocol P3, next item: bench-next-item [OUT=n.json] [DATA=DIR] [METHODS=a,b or all]; all takes hours
+bench-next-item: setup
+	$(BIN)/python -m benchmarks.next_item --events $(DATA)/ader_diginetica/events.parquet $(if $(OUT),--report $(OUT)) $(if $(METHODS),--methods $(METHODS))
 
 # What each label mode is worth on a shop whose conversions are known: bench-delay [OUT=d.json]
 bench-delay: setup

@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_dashboard(commands.add_parser("dashboard", help="the dashboard of a state folder, also without a worker"))
     _add_report(commands.add_parser("report", help="the dashboard of a state folder as one HTML file"))
     _add_explain(commands.add_parser("explain", help="which inputs move one score of a version, and by how much"))
+    _add_recommend(commands.add_parser("recommend", help="ask a version of next_item which items come next"))
     return parser
 
 
@@ -131,6 +132,13 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
 def _add_explain(parser: argparse.ArgumentParser) -> None:
     from stream_learner.explaining import command
+
+    command.add_arguments(parser)
+    parser.set_defaults(command=command.main)
+
+
+def _add_recommend(parser: argparse.ArgumentParser) -> None:
+    from stream_learner.next_item import command
 
     command.add_arguments(parser)
     parser.set_defaults(command=command.main)

@@ -20,7 +20,7 @@ from stream_learner.events import EventSchema
 from stream_learner.gaps import OnGap, decided
 from stream_learner.ingest.burial import Burial
 from stream_learner.ingest.dead_letters import DeadLetterSink
-from stream_learner.ingest.decode import Decoder
+from stream_learner.ingest.decode import Decoder, NoteItems
 from stream_learner.ingest.positions import GapError
 from stream_learner.ingest.source import Partition, RecordBatch, Source
 from stream_learner.journal import (
@@ -63,6 +63,7 @@ class Intake:
         *,
         until_end: bool,
         on_gap: OnGap = "stop",
+        note_items: NoteItems | None = None,
     ) -> None:
         self._config = config
         self._schema = schema
@@ -71,7 +72,7 @@ class Intake:
         self._tally = tally
         self._until_end = until_end
         self._on_gap = on_gap
-        self._decoder = Decoder(config, schema)
+        self._decoder = Decoder(config, schema, note_items)
         self._burial = Burial(config, letters, tally)
         self._timed = frozenset(name for name, topic in config.topics.items() if topic.time_format != "integer")
         self.watermark = Watermark(config.slides)

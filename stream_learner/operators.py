@@ -10,7 +10,7 @@ from stream_learner.errors import ConfigError, StateError
 from stream_learner.intake import Intake
 from stream_learner.journal import Command, FileJournal
 from stream_learner.publishing.commands import Commands, OperatorCommand
-from stream_learner.publishing.publisher import Publisher
+from stream_learner.publishing.publisher import AnyPublisher
 from stream_learner.retry import retrying
 from stream_learner.settings import Duration
 from stream_learner.windows.quarantine import Quarantine
@@ -26,7 +26,7 @@ class Operators:
         inbox: Commands,
         journal: FileJournal,
         intake: Intake,
-        publisher: Publisher,
+        publisher: AnyPublisher,
         quarantine: Quarantine,
         patience: Duration,
     ) -> None:

@@ -84,6 +84,7 @@ def report(worker: Worker, watch: Stopwatch, events_before: int) -> dict[str, An
         "baselines": {name: judge.board.lifetime(name) for name in BASELINES},
         "slices": judge.slice_metrics(),
         "drift": judge.drift.report(),
+        **({} if worker.next_item is None else {"next_item": worker.next_item.report()}),
         "verdicts": {"passed": tally.passed, "held": tally.held},
         "versions": list(worker.publisher.versions),
         "champion": worker.publisher.champion,

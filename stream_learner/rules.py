@@ -21,17 +21,38 @@ _RESERVED = frozenset({"user", "item", "session", "time", "label", "type", "id"}
 
 def contradictions(config: Config) -> list[str]:
     """Everything that single keys cannot say about themselves; empty when the config can run."""
-    return [
-        *_finite(config, ""),
-        *_topics(config),
-        *_slides(config),
-        *_aggregates(config),
-        *_labels(config),
-        *_features(config),
-        *_learning(config),
-        *_gate(config),
-        *_outside(config),
-    ]
+    problems = [*_finite(config, ""), *_tasks(config), *_topics(config), *_slides(config)]
+    if config.learns("conversion"):
+        problems += [*_aggregates(config), *_labels(config), *_features(config), *_learning(config), *_gate(config)]
+    if config.learns("next_item"):
+        problems += [*_next_item(config)]
+    return [*problems, *_outside(config)]
+
+
+def _tasks(config: Config) -> Iterator[str]:
+    if config.tasks is not None:
+        yield from _repeated("tasks", list(config.tasks))
+        if config.name == config.next_item.name and {"conversion", "next_item"} <= set(config.tasks):
+            yield f"next_item.name: {config.name!r} is also `name`; two models need two folders"
+
+
+def _next_item(config: Config) -> Iterator[str]:
+    task, types = config.next_item, _all_types(config)
+    unknown = [kind for kind in task.events if kind not in types]
+    if len(unknown) == len(task.events):
+        known = ", ".join(sorted(types))
+        yield f"next_item.events: none of {', '.join(unknown)} is a type of any mapping; known: {known}"
+    if task.sessions.gap == 0:
+        yield "next_item.sessions.gap: 0s; must be longer than 0"
+    if task.popularity.half_life == 0:
+        yield "next_item.popularity.half_life: 0s; must be longer than 0"
+    if task.network.dim % task.network.heads:
+        yield f"next_item.network.heads: {task.network.heads} is no divisor of dim {task.network.dim}"
+    blend = task.blend
+    if task.model == "blend" and not blend.neighbours + blend.network + blend.popularity:
+        yield "next_item.blend: every weight is 0; give at least one"
+    if task.judging.k >= task.catalogue.capacity:
+        yield f"next_item.judging.k: {task.judging.k}; must be below catalogue.capacity, {task.catalogue.capacity}"
 
 
 def _finite(value: object, path: str) -> Iterator[str]:

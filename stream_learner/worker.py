@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,10 +34,12 @@ from stream_learner.judging.judge import Judge
 from stream_learner.judging.score_log import ScoreLog
 from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.features import feature_schema
-from stream_learner.learning.learner import Learned, Learner
+from stream_learner.learning.learner import NOTHING, Learned, Learner
 from stream_learner.learning.replay import replay_buffer
 from stream_learner.lease import Lease
 from stream_learner.lessons import to_learn
+from stream_learner.next_item.names import ItemNames
+from stream_learner.next_item.task import NextItemTask
 from stream_learner.observing.health import Health
 from stream_learner.observing.metrics import WorkerMetrics
 from stream_learner.operators import Operators
@@ -44,7 +47,7 @@ from stream_learner.parts import Parts
 from stream_learner.publishing.announce import Announcer
 from stream_learner.publishing.commands import Commands
 from stream_learner.publishing.operating import note_whereabouts
-from stream_learner.publishing.publisher import Occasion, Publisher, Version
+from stream_learner.publishing.publisher import AnyPublisher, AnyVersion, Occasion, Publisher
 from stream_learner.publishing.verdict_log import VerdictLog
 from stream_learner.retry import retrying
 from stream_learner.scoring import Scoring
@@ -77,7 +80,7 @@ class Capture:
     """Everything steps 4 to 9 need, copied at the end of a slide."""
 
     slide: int  # number of the slide that comes next
-    version: Version | None
+    versions: tuple[tuple[AnyPublisher, AnyVersion], ...]
     state: dict[str, Any]
     positions: dict[Partition, int]
 
@@ -112,7 +115,9 @@ class Worker:
         self.snapshots = Snapshots(state / "snapshots", keep, chain=chain, token=lease.token, fence=lease.prove)
         self.commands = Commands(state / "commands", lease.prove)
         reading = around.source, self.journal, around.letters, self.tally
-        self.intake = Intake(config, self.schema, *reading, until_end=until_end, on_gap=on_gap)
+        self.names = ItemNames() if config.learns("next_item") else None
+        note = None if self.names is None else self.names.note
+        self.intake = Intake(config, self.schema, *reading, until_end=until_end, on_gap=on_gap, note_items=note)
         self.identities = Deduplicator(dedupe.window, dedupe.max_ids) if (dedupe := config.dedupe).window else None
         self.aggregates = Aggregates(config, self.schema)
         self.attribution = Attribution(config, self.schema)
@@ -122,6 +127,11 @@ class Worker:
         self.replay = replay_buffer(config, self.schema)
         self.judge = Judge(config, self.schema, features)
         self.publisher = Publisher(config, features, self.aggregates.columns, self.learner, lease)
+        self.next_item: NextItemTask | None = None
+        if self.names is not None:
+            self.next_item = NextItemTask(config, self.schema, self.names, lease, self._record)
+        self.publishers: list[AnyPublisher] = [self.publisher] if config.learns("conversion") else []
+        self.publishers += [] if self.next_item is None else [self.next_item.publisher]
         self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)
         settling = self.writer.drain, self.attribution.forget
         means = Means(self._record, self._judged, self._published, around.metrics.decided, self._occasion, *settling)
@@ -129,7 +139,7 @@ class Worker:
         self.decisions = Decisions(config, *models, self.aggregates, means)
         self.scoring = Scoring(self.learner, self.judge, self.publisher, config.labels)
         self.operators = Operators(
-            self.commands, self.journal, self.intake, self.publisher, self.quarantine, config.storage.retry_timeout
+            self.commands, self.journal, self.intake, self.publishers[0], self.quarantine, config.storage.retry_timeout
         )
         self.parts = Parts(
             {
@@ -144,6 +154,7 @@ class Worker:
                 "judge": self.judge,
                 "scores": self.scores,
                 "publisher": self.publisher,
+                **({} if self.next_item is None else {"next_item": self.next_item}),
             }
         )
         self._snapshot_at: int | None = None  # slide end of the last snapshot, us
@@ -166,7 +177,7 @@ class Worker:
         self.around.health.starting("restoring")
         self.restore()
         self._config_left = configs.model_hash(self.wanted) != self._head["config_hash"]
-        self.intake.start(self._retrying(self.publisher.settled, "versions"))
+        self.intake.start(max(self._retrying(publisher.settled, "versions") for publisher in self.publishers))
         self.around.metrics.started(self)
         self.around.health.running()
         log.info("reading %d partitions", len(self.intake.positions))
@@ -196,8 +207,12 @@ class Worker:
         log.info("slide %d: %s", entry.slide, entry)
         if entry.name == "requeue":
             self.quarantine.requeue(int(entry.arguments["slide"] or 0))
+        elif self.next_item is not None and self.publishers[0] is self.next_item.publisher:
+            end, settle = self._last_end or 0, self.writer.drain
+            if (ranking := self.next_item.carry_out(entry, end, self._occasion, settle)) is not None:
+                self._capture((self.publishers[0], ranking))
         elif (version := self.decisions.carry_out(entry, self._last_end or 0)) is not None:
-            self._capture(version)
+            self._capture((self.publisher, version))
 
     def _adopt_config(self) -> None:
         """Model keys that were changed while the worker was away take effect before the next slide."""
@@ -208,7 +223,20 @@ class Worker:
 
     def run_slide(self, slide: Slide) -> None:
         """The path of a slide's events, from aggregates to the commit."""
-        events, found = self._without_repeats(slide), self.quarantine.found
+        events = self._without_repeats(slide)
+        learned = NOTHING
+        if self.config.learns("conversion"):
+            learned += self._learn_conversion(slide, events)
+        if self.next_item is not None:
+            with self._stage("next_item"):
+                learned += self.next_item.step(slide, events, self.intake.slides)
+        self._last_end = slide.end
+        with self._stage("commit"):
+            self._commit(slide)
+        self._show(slide, learned)
+
+    def _learn_conversion(self, slide: Slide, events: EventBatch) -> Learned:
+        found = self.quarantine.found
         with self._stage("aggregates"):
             rows = select_examples(events, self.schema, self.config)
             whole = self.quarantine.inspect(slide, events, rows, self.attribution.matched(events, rows))
@@ -237,11 +265,7 @@ class Worker:
         with self._stage("learn"):
             self.learner.look_back(matured.examples, slide.end, drifted=self.judge.relation_moved)
             fresh, early = to_learn(matured, requeued, self.config.labels)
-            learned = self.learner.learn(fresh, self.replay, slide.number, early)
-        self._last_end = slide.end
-        with self._stage("commit"):
-            self._commit(slide)
-        self._show(slide, learned)
+            return self.learner.learn(fresh, self.replay, slide.number, early)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -255,7 +279,7 @@ class Worker:
         self.around.metrics.closed(self, learned)
         told: dict[str, Any] = {"slide": slide.number, "end_us": slide.end, "events": len(slide.events)}
         told |= {"learned": learned.rows, "replayed": learned.replayed, "loss": learned.mean_loss}
-        told |= {"pending": len(self.attribution), "champion": self.publisher.champion}
+        told |= {"pending": len(self.attribution), "champion": self.publishers[0].champion}
         log.info("slide closed", extra={"fields": told})
 
     def _without_repeats(self, slide: Slide) -> EventBatch:
@@ -286,9 +310,13 @@ class Worker:
         A crash before 6 works the slides since the last snapshot again and comes to the same versions; a restore
         repeats 7 to 9. When `snapshot.max_waiting` captures wait, learning waits.
         """
-        version = self.decisions.at_slide_end(slide)  # 2
-        if version is not None or self._snapshot_due(slide.end):
-            self._capture(version)  # 3
+        made: list[tuple[AnyPublisher, AnyVersion]] = []  # 2
+        if self.config.learns("conversion") and (version := self.decisions.at_slide_end(slide)) is not None:
+            made.append((self.publisher, version))
+        if self.next_item is not None and (ranking := self.next_item.at_slide_end(slide, self._occasion)) is not None:
+            made.append((self.next_item.publisher, ranking))
+        if made or self._snapshot_due(slide.end):
+            self._capture(*made)  # 3
 
     def _judged(self, verdict: Verdict) -> None:
         self.tally.judged(verdict.passed)
@@ -309,46 +337,52 @@ class Worker:
         rested = time.monotonic() - self._captured_at >= self.config.snapshot.least_pause.seconds
         return rested and slide_end - self._snapshot_at >= self.config.snapshot.interval
 
-    def _capture(self, version: Version | None) -> None:
+    def _capture(self, *made: tuple[AnyPublisher, AnyVersion]) -> None:
         self._snapshot_at, self._captured_at = self._last_end, time.monotonic()
         state = {**self.parts.capture(), "verdicts": self.verdicts.length, "last_end": self._last_end}
-        capture = Capture(self.intake.slides.number, version, state, dict(self.intake.positions))
+        capture = Capture(self.intake.slides.number, made, state, dict(self.intake.positions))
         self.writer.submit(capture)
         self.around.metrics.captures_waiting.set(self.writer.waiting)
 
     def _keep(self) -> None:
         """A snapshot of the state as it is, also between two slides; returns when it is durable."""
-        self._capture(None)
+        self._capture()
         self.writer.drain()
 
     def _write(self, capture: Capture) -> None:
         """Steps 4 to 9 of the commit protocol, on the writer thread."""
-        metrics, version = self.around.metrics, capture.version
+        metrics = self.around.metrics
         self._retrying(self.lease.prove, "lease")
         self._retrying(self.around.letters.flush, "dead letters")  # 4
-        if version is not None:
+        for publisher, version in capture.versions:
             with metrics.publishing():
-                self._retrying(lambda: self.publisher.write(version), f"version {version.manifest.version}")  # 5
+                write = partial(publisher.write, version)
+                self._retrying(write, f"version {version.manifest.version}")  # 5
         with metrics.snapshotting():  # 6
             info = self._retrying(lambda: self.snapshots.write(capture.slide, capture.state, self._head), "snapshot")
         metrics.wrote(info)
-        if version is not None:
-            self._serve(version.manifest.version)  # 7
+        for publisher, version in capture.versions:
+            self._serve(publisher, version.manifest.version)  # 7
         self.around.source.commit(capture.positions)  # 8
-        self._prune(capture.state["publisher"]["pins"])  # 9
+        pins = {id(self.publisher): capture.state["publisher"]["pins"]}
+        if self.next_item is not None:
+            pins[id(self.next_item.publisher)] = capture.state["next_item"]["publisher"]["pins"]
+        for publisher in self.publishers:
+            self._prune(publisher, pins[id(publisher)])  # 9
         for problem in self.quarantine.prune(capture.state["quarantine"]):
             log.warning("quarantine: %s", problem)
 
-    def _serve(self, version: int) -> None:
+    def _serve(self, publisher: AnyPublisher, version: int) -> None:
         """Step 7: the pointer, then the announcement, at least once."""
-        self._retrying(lambda: self.publisher.checkpoints.point(version), "champion pointer")
-        message = self.publisher.announcement(version)
+        self._retrying(lambda: publisher.checkpoints.point(version), "champion pointer")
+        message = publisher.announcement(version)
         self._retrying(lambda: self.around.announcer.announce(message), "announcement")
-        self.around.metrics.serving(version, int(message["slide_end_us"]))
+        if publisher is self.publishers[0]:
+            self.around.metrics.serving(version, int(message["slide_end_us"]))
 
-    def _prune(self, pins: list[int]) -> None:
+    def _prune(self, publisher: AnyPublisher, pins: Iterable[int]) -> None:
         """Step 9."""
-        pruned = self.publisher.checkpoints.prune({*pins, *self.operators.named_versions()})
+        pruned = publisher.checkpoints.prune({*pins, *self.operators.named_versions()})
         for name, reason in pruned.failed.items():
             log.warning("version %s could not be pruned: %s", name, reason)
         for problem in self.snapshots.prune():
@@ -361,8 +395,9 @@ class Worker:
 
     def restore(self) -> None:
         """The newest whole snapshot, if there is one; then steps 7 to 9 again, which a crash may have cut off."""
-        for name in self._retrying(self.publisher.start, "versions"):
-            log.info("removed %s, left by a worker that was killed", name)
+        for publisher in self.publishers:
+            for name in self._retrying(publisher.start, "versions"):
+                log.info("removed %s, left by a worker that was killed", name)
         snapshot = self._retrying(self.snapshots.latest, "snapshots")
         for rejected in self.snapshots.rejected:
             log.error("snapshot %s is not whole (%s), taking the one before", rejected.path, rejected.reason)
@@ -380,9 +415,10 @@ class Worker:
             log.warning("from slide %d on under other model keys: %s", change.slide, change.keys)
         self._retrying(lambda: self.verdicts.cut(snapshot.state["verdicts"]), "verdicts.jsonl")
         self._last_end = self._snapshot_at = snapshot.state["last_end"]
-        if self.publisher.champion is not None:
-            self._serve(self.publisher.champion)
-        self._prune(sorted(self.publisher.pins))
+        for publisher in self.publishers:
+            if publisher.champion is not None:
+                self._serve(publisher, publisher.champion)
+            self._prune(publisher, publisher.pins)
         log.info("restored the snapshot before slide %d", self.intake.slides.number)
 
     def close(self) -> None:

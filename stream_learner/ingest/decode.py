@@ -27,6 +27,7 @@ from stream_learner.ingest.source import RecordBatch
 from stream_learner.settings import Config, Topic
 
 Mask = NDArray[np.bool_]
+NoteItems = Callable[[NDArray[np.uint64], Sequence[str]], None]
 
 MAX_ID_BYTES = 1024
 _LATEST_MS = times.LIMIT_US // 1000
@@ -46,9 +47,10 @@ class Decoded:
 class Decoder:
     """Turns record batches of any configured topic into event batches. Keeps nothing between batches."""
 
-    def __init__(self, config: Config, schema: EventSchema) -> None:
-        """Raises ConfigError where the paths of a mapping contradict one another."""
-        self._topics = {name: _TopicDecoder(config, schema, name) for name in config.topics}
+    def __init__(self, config: Config, schema: EventSchema, note_items: NoteItems | None = None) -> None:
+        """Raises ConfigError where the paths of a mapping contradict one another. `note_items` is told of the items of
+        every batch: their fingerprints [n], and their texts."""
+        self._topics = {name: _TopicDecoder(config, schema, name, note_items) for name in config.topics}
 
     def decode(self, batch: RecordBatch) -> Decoded:
         return self._topics[batch.partition.topic].decode(batch)
@@ -79,7 +81,8 @@ class _Faults:
 class _TopicDecoder:
     """One topic's mapping, applied."""
 
-    def __init__(self, config: Config, schema: EventSchema, name: str) -> None:
+    def __init__(self, config: Config, schema: EventSchema, name: str, note_items: NoteItems | None) -> None:
+        self._note_items = note_items
         self._topic: Topic = config.topics[name]
         self._schema = schema
         self._number = schema.topics.index(name)
@@ -201,7 +204,10 @@ class _TopicDecoder:
             faults.mark(long, "id_too_long", lambda row: f"{path}: {len(texts[row].encode())} bytes")
         if self._pseudonymiser is not None and path == self._topic.fields.user:
             texts = self._pseudonymiser.pseudonyms(texts)
-        return fingerprints(texts)
+        found = fingerprints(texts)
+        if self._note_items is not None and path == self._topic.fields.item:
+            self._note_items(found, texts)
+        return found
 
     def _time(self, rows: list[Any], timestamps: NDArray[np.int64], faults: _Faults) -> NDArray[np.int64]:
         """Event times [n] in us; `timestamps` [n] are the records' own in ms, -1 = none."""

@@ -175,7 +175,7 @@ def _free(name: str, value: float, text: str) -> Rule:
     return Rule(name, value, math.nan, True, False, text)
 
 
-def apart(gate: settings.Gate, age: Duration | None) -> Rule:
+def apart(gate: settings.Gate | settings.RankingGate, age: Duration | None) -> Rule:
     least = gate.min_interval
     if age is None:
         return Rule("min_interval", math.nan, least.seconds, True, False, "no version yet")
@@ -183,7 +183,7 @@ def apart(gate: settings.Gate, age: Duration | None) -> Rule:
     return Rule("min_interval", age.seconds, least.seconds, age >= least, True, text)
 
 
-def cooled_down(gate: settings.Gate, since: Duration | None) -> Rule:
+def cooled_down(gate: settings.Gate | settings.RankingGate, since: Duration | None) -> Rule:
     """`since`: event time since the last rollback."""
     least = gate.cool_down
     if since is None:

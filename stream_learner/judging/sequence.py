@@ -78,6 +78,13 @@ class PairedGains:
         )
 
     @classmethod
+    def bounded(cls, gains: F64, limit: float) -> PairedGains:
+        """Gains [n] that can never leave -`limit` to `limit`, whatever comes."""
+        grown = np.stack([_growth(gains), _growth(-gains)])
+        worst, none = np.full(2, limit), np.asarray(np.nan)
+        return cls(np.asarray(float(len(gains))), none, gains.sum(), np.square(gains).sum(), worst, grown)
+
+    @classmethod
     def joined(cls, parts: Sequence[PairedGains]) -> PairedGains:
         """Sequences side by side, along the first axis."""
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))

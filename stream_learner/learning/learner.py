@@ -50,6 +50,16 @@ class Learned:
     skipped: int = 0  # matured examples times passes that the budget left out
     skipped_replay: int = 0  # rows it left in the replay buffer
 
+    def __add__(self, other: Learned) -> Learned:
+        """Of two tasks; the loss is that of the first that took a step."""
+        loss = other.mean_loss if math.isnan(self.mean_loss) else self.mean_loss
+        names = ("rows", "replayed", "steps", "skipped", "skipped_replay")
+        counts = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return Learned(mean_loss=loss, **counts)
+
+
+NOTHING = Learned(0, 0, 0, float("nan"))
+
 
 class Learner:
     """Two models of equal shape: the candidate is trained, the champion is a copy of it as of the last promotion."""

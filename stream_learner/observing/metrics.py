@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from stream_learner.judging.drift_tests import KINDS as DRIFT_KINDS
+from stream_learner.next_item.metrics import MODELS as RANKED
+from stream_learner.next_item.metrics import SLICES as RANKING_SLICES
 from stream_learner.observing.traces import NoTraces, Traces
 
 if TYPE_CHECKING:
     from stream_learner.learning.learner import Learned
+    from stream_learner.next_item.task import NextItemTask
     from stream_learner.snapshots import SnapshotInfo
     from stream_learner.worker import Worker
 
@@ -42,6 +45,8 @@ BOUNDS = {  # what holds records, events, examples or keys: its gauge, and the k
     "baseline_keys": "judging.baseline_keys",
     "known_ids": "judging.known_max",
     "captures_waiting": "snapshot.max_waiting",
+    "catalogue_items": "next_item.catalogue.capacity",
+    "session_events": "next_item.sessions.capacity",
     "snapshot_increments": "snapshot.max_increments",
 }
 DECISIONS = (
@@ -217,6 +222,8 @@ class WorkerMetrics:
             for span in board.windows:
                 self.set_quality(name, str(span), board.window(name, span))
         self._slices(worker)
+        if worker.next_item is not None:
+            self._rankings(worker.next_item)
         if (condition := worker.learner.condition()) is not None:
             self.dormant_units.set(condition.dormant)
             self.effective_rank.set(condition.effective_rank)
@@ -235,6 +242,18 @@ class WorkerMetrics:
                 summary = board.slice("candidate", number, max(board.windows))
                 for metric in _BY_SLICE:
                     self.slice_quality.labels(name, metric).set(summary[_QUALITY[metric]])
+
+    def _rankings(self, task: NextItemTask) -> None:
+        """What `next_item` is worth over its window, and how much it holds."""
+        for model in RANKED:
+            for part in RANKING_SLICES:
+                for metric, value in task.board.window(model, part).items():
+                    if metric != "n":
+                        self.ranking_quality.labels(model, metric, part).set(value)
+        self.ranking_coverage.set(task.surface.coverage)
+        self.catalogue_items.set(len(task.catalogue))
+        self.session_events.set(len(task.store.items))
+        self.ranking_version.set(task.publisher.champion or 0)
 
     # ---- the list ------------------------------------------------------------------------------------------------
 
@@ -316,6 +335,14 @@ class WorkerMetrics:
             "quarantined_examples_total", f"Examples by what the quarantine did: {', '.join(SET_ASIDE)}", "fate"
         )
         self.quarantine_size = self._gauge("quarantine_size_bytes", "Examples kept in quarantine, on disk")
+        self.ranking_quality = self._gauge(
+            "ranking_quality_ratio", "Recall, MRR and NDCG of next_item by model and slice", "model", "metric", "slice"
+        )
+        self.ranking_coverage = self._gauge(
+            "ranking_coverage_ratio", "Share of the catalogue in any ranking of the last slide (next_item)"
+        )
+        self.catalogue_items = self._gauge("catalogue_items", "Items that can be recommended (next_item)")
+        self.session_events = self._gauge("session_events", "Events of sessions held for neighbours (next_item)")
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
         self.decisions = self._counter("decisions_total", f"Other decisions: {', '.join(DECISIONS)}", "decision")
         for verdict in ("passed", "held"):
@@ -328,6 +355,7 @@ class WorkerMetrics:
         self.version_slide_end = self._gauge(
             "version_slide_end_seconds", "End of the slide the version in service was made of, since the epoch"
         )
+        self.ranking_version = self._gauge("ranking_version", "Number of next_item's champion, 0 = none")
         self.publish_duration = self._histogram("publish_duration_seconds", "Time to write and check a version")
         self.snapshot_duration = self._histogram("snapshot_duration_seconds", "Time to write a snapshot")
         self.snapshot_size_bytes = self._gauge("snapshot_size_bytes", "Size of the last snapshot")

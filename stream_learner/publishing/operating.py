@@ -41,7 +41,8 @@ class Whereabouts(msgspec.Struct, frozen=True):
 
 
 def whereabouts(config: Config) -> Whereabouts:
-    return Whereabouts(config.name, checkpoints_root(config), bool(config.checkpoints.options))
+    model = config.name if config.learns("conversion") else config.next_item.name
+    return Whereabouts(model, checkpoints_root(config), bool(config.checkpoints.options))
 
 
 def note_whereabouts(config: Config) -> None:

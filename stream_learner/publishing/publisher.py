@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from stream_learner.learning.learner import Learner
 from stream_learner.lease import Lease
 from stream_learner.publishing.card import HTML, MARKDOWN, Card, Moved, card
 from stream_learner.publishing.card_text import markdown, page
-from stream_learner.publishing.checkpoints import next_version
+from stream_learner.publishing.checkpoints import Checkpoints, next_version
 from stream_learner.publishing.export import Exporter, served_numbers
 from stream_learner.publishing.machine import cpu_features, libraries
 from stream_learner.publishing.manifest import LearnedRange, Machine, Manifest
@@ -32,6 +32,36 @@ from stream_learner.windows.aggregates import Aggregates
 from stream_learner.windows.columns import AggregateColumn
 
 Tables = dict[str, tuple[NDArray[np.uint64], NDArray[np.float32]]]
+
+
+class AnyVersion(Protocol):
+    """What the writer needs to put a version of some task on disk."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+
+class AnyPublisher(Protocol):
+    """One task's versions, as the commit protocol and operators see them."""
+
+    checkpoints: Checkpoints
+    champion: int | None
+    pins: set[int]
+
+    def start(self) -> list[str]:
+        """Clears what a killed writer left; returns what was cleared."""
+
+    def settled(self) -> int:
+        """Number of the first slide that no version on disk was made of."""
+
+    def require(self, version: int) -> Manifest:
+        """A version an operator named. ConfigError when there is none, StateError when it cannot be loaded here."""
+
+    def write(self, version: Any) -> None:
+        """Step 5, of a version this publisher made."""
+
+    def announcement(self, number: int) -> dict[str, Any]:
+        """What the world is told of a version."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +167,7 @@ class Publisher:
             slide=occasion.slide,
             slide_end_us=occasion.slide_end,
             event_time_span=None if tally.first_time is None else (tally.first_time, tally.last_time or 0),
-            offsets=_ranges(tally),
+            offsets=learned_ranges(tally),
             gaps=tally.gaps,
             quarantined=occasion.quarantined,
             metrics=occasion.metrics,
@@ -182,17 +212,7 @@ class Publisher:
 
     def announcement(self, number: int) -> dict[str, Any]:
         """What the world is told of a version; keyed by model and version, at least once."""
-        manifest = self.checkpoints.read(number)
-        return {
-            "model": manifest.model,
-            "version": number,
-            "parent": manifest.parent,
-            "rollback_of": manifest.rollback_of,
-            "path": self.checkpoints.location(number),
-            "slide_end_us": manifest.slide_end_us,
-            "content_sha256": manifest.content_sha256,
-            "metrics": manifest.metrics,
-        }
+        return announcement(self.checkpoints, number)
 
     # ---- state ----------------------------------------------------------------------------------------------
 
@@ -214,7 +234,23 @@ class Publisher:
         self._tables = {key: (table["keys"], table["values"]) for key, table in state["tables"].items()}
 
 
-def _ranges(tally: Tally) -> list[LearnedRange]:
+def announcement(checkpoints: Checkpoints, number: int) -> dict[str, Any]:
+    """What the world is told of a version of any task."""
+    manifest = checkpoints.read(number)
+    return {
+        "model": manifest.model,
+        "version": number,
+        "parent": manifest.parent,
+        "rollback_of": manifest.rollback_of,
+        "path": checkpoints.location(number),
+        "slide_end_us": manifest.slide_end_us,
+        "content_sha256": manifest.content_sha256,
+        "metrics": manifest.metrics,
+    }
+
+
+def learned_ranges(tally: Tally) -> list[LearnedRange]:
+    """The offsets in the slides so far, by partition."""
     ranges = []
     for place, (first, last) in sorted(tally.offsets.items()):
         topic, index = place.rsplit(":", 1)

@@ -11,6 +11,7 @@ from stream_learner.settings.base import Section, op, section
 from stream_learner.settings.gate import Canary, Gate
 from stream_learner.settings.judging import Drift, Judging, Quarantine
 from stream_learner.settings.learning import Features, Learning, Replay
+from stream_learner.settings.next_item import NextItem, Task
 from stream_learner.settings.operating import (
     Announce,
     Checkpoints,
@@ -39,6 +40,11 @@ class Config(Section, frozen=True):
     topics: Annotated[dict[str, Topic], Meta(description="topics read, each with its own mapping", min_length=1)] = (
         msgspec.field(default_factory=lambda: {"events": Topic()})
     )
+    task: Annotated[Task, Meta(description="what is learned: conversion, or next_item")] = "conversion"
+    tasks: Annotated[
+        Annotated[list[Task], Meta(min_length=1)] | None,
+        Meta(description="several of them from one stream, by one worker; null = the one of `task`"),
+    ] = None
     privacy: Annotated[Privacy, Meta(description="identities")] = section(Privacy)
     dedupe: Annotated[Dedupe, Meta(description="events sent twice")] = section(Dedupe)
     dead_letters: Annotated[DeadLetters, Meta(description="records that can never be learned from")] = section(
@@ -51,6 +57,7 @@ class Config(Section, frozen=True):
     features: Annotated[Features, Meta(description="what the model sees")] = section(Features)
     learning: Annotated[Learning, Meta(description="the model and how it learns")] = section(Learning)
     replay: Annotated[Replay, Meta(description="what it is reminded of")] = section(Replay)
+    next_item: Annotated[NextItem, Meta(description="the task next_item: recommendations")] = section(NextItem)
     judging: Annotated[Judging, Meta(description="prequential metrics")] = section(Judging)
     drift: Annotated[Drift, Meta(description="input drift")] = section(Drift)
     quarantine: Annotated[Quarantine, Meta(description="outages upstream: slides kept out of learning and judging")] = (
@@ -68,3 +75,7 @@ class Config(Section, frozen=True):
     )
     shutdown: Annotated[Shutdown, Meta(description="SIGTERM and SIGINT")] = section(Shutdown)
     observing: Annotated[Observing, Meta(description="metrics, health, logs")] = section(Observing)
+
+    def learns(self, task: Task) -> bool:
+        """Whether a task is among those asked for."""
+        return task in (self.tasks or [self.task])

@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_learner.events import EventBatch, EventSchema
 from stream_learner.settings import CountSlides, Slides
@@ -41,6 +42,9 @@ class OpenSlides(Protocol):
         """The next slide, if the watermark has passed its end."""
 
     def __len__(self) -> int: ...
+
+    def ids(self, column: int) -> NDArray[np.uint64]:
+        """One id column of the events that wait, in any order."""
 
     def capture(self) -> dict[str, Any]: ...
 
@@ -83,6 +87,10 @@ class TimedSlides:
         slide = Slide(self.number, first * self._slide, (first + 1) * self._slide, events)
         self.number, self.floor = self.number + 1, slide.end
         return slide
+
+    def ids(self, column: int) -> NDArray[np.uint64]:
+        parts = [part.ids[:, column] for held in self._open.values() for part in held]
+        return np.concatenate([np.empty(0, np.uint64), *parts])
 
     def capture(self) -> dict[str, Any]:
         parts = [part for slide in sorted(self._open) for part in self._open[slide]]
@@ -148,6 +156,10 @@ class CountedSlides:
             rest = self._sorted.take(slice(self._taken, None))
             self._sorted = EventBatch.concat([rest, *self._fresh]).in_log_order()
             self._taken, self._fresh = 0, []
+
+    def ids(self, column: int) -> NDArray[np.uint64]:
+        parts = [part.ids[:, column] for part in self._fresh]
+        return np.concatenate([self._sorted.ids[self._taken :, column], *parts])
 
     def capture(self) -> dict[str, Any]:
         events = EventBatch.concat([self._sorted.take(slice(self._taken, None)), *self._fresh])

@@ -39,6 +39,7 @@ NAMES = [
     "baseline_keys",
     "broken_slides_total",
     "captures_waiting",
+    "catalogue_items",
     "champion_version",
     "commit_failures_total",
     "dead_letters_total",
@@ -74,11 +75,15 @@ NAMES = [
     "quarantined_examples_total",
     "queued_bytes",
     "queued_records",
+    "ranking_coverage_ratio",
+    "ranking_quality_ratio",
+    "ranking_version",
     "records_total",
     "replay_examples",
     "replay_size_bytes",
     "resident_memory_bytes",
     "retraces_total",
+    "session_events",
     "skipped_rows_total",
     "slice_quality_ratio",
     "slide_duration_seconds",
@@ -111,6 +116,7 @@ class Parts:
     """A worker's parts, the real ones, without its loop."""
 
     state: str
+    next_item: None = None
     tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,93 @@
+"""Items come, wait, get rows, go, and leave their rows to others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stream_learner import config as configs
+from stream_learner.next_item.catalogue import NO_ROW, Catalogue
+from stream_learner.next_item.names import ItemNames
+
+HOUR_US = 3_600_000_000
+
+
+def catalogue(**values: object) -> Catalogue:
+    listed = ", ".join(f"{key}: {value}" for key, value in {"capacity": 32, **values}.items())
+    return Catalogue(configs.parse(f"next_item: {{catalogue: {{{listed}}}, popularity: {{half_life: 1h}}}}").next_item)
+
+
+def step(held: Catalogue, items: list[int], hour: float) -> tuple[list[int], list[int]]:
+    times = np.full(len(items), round(hour * HOUR_US), np.int64)
+    freed, given = held.step(np.array(items, np.uint64), times, round((hour + 1) * HOUR_US))
+    return freed.tolist(), given.tolist()
+
+
+def rows(held: Catalogue, *items: int) -> list[int]:
+    return held.rows(np.array(items, np.uint64)).tolist()
+
+
+def test_an_item_gets_a_row_once_it_was_seen_often_enough() -> None:
+    held = catalogue(admit_after=3)
+    assert step(held, [5, 5, 9], 0) == ([], [])
+    assert rows(held, 5, 9) == [NO_ROW, NO_ROW] and held.seen == 2
+    assert step(held, [9, 5, 9], 1) == ([], [1, 2])
+    assert rows(held, 9, 5) == [1, 2]  # by first event in the slide
+
+
+def test_an_expired_item_leaves_its_row_to_the_next() -> None:
+    held = catalogue(expire_after="2h")
+    step(held, [1, 2], 0)
+    assert step(held, [2], 2) == ([1], [])
+    assert rows(held, 1, 2) == [NO_ROW, 2] and held.expired == 1 and held.seen == 1
+    assert step(held, [7], 3) == ([], [1])
+    assert step(held, [1], 4) == ([2], [2])  # who comes back begins anew
+    assert rows(held, 1, 2, 7) == [2, NO_ROW, 1]
+
+
+def test_a_full_catalogue_makes_items_wait() -> None:
+    held = catalogue(capacity=16, expire_after="5h")
+    step(held, list(range(1, 19)), 0)
+    assert len(held) == 16 and held.waiting == 2
+    step(held, list(range(3, 19)), 4)
+    freed, given = step(held, [17, 18], 6)
+    assert freed == [1, 2] and given == [1, 2] and rows(held, 17, 18) == [1, 2] and held.waiting == 0
+
+
+def test_popularity_halves_every_half_life() -> None:
+    held = catalogue()
+    step(held, [1, 1, 1, 1], 0)
+    step(held, [2], 2)
+    shares = held.shares(3 * HOUR_US)
+    assert shares[1:3] == pytest.approx([0.5, 0.5]) and shares[0] == shares[3] == -1
+    assert held.shares(9 * HOUR_US)[1:3] == pytest.approx([0.5, 0.5])
+
+
+def test_new_is_what_came_in_after_a_moment() -> None:
+    held = catalogue()
+    step(held, [1], 0)
+    step(held, [2], 5)
+    new = held.new(np.array([1, 2, 3], np.uint64), 3 * HOUR_US)
+    assert new.tolist() == [False, True, True]
+
+
+def test_what_is_captured_goes_on_alike() -> None:
+    one = catalogue(expire_after="3h", admit_after=2)
+    rng = np.random.default_rng(0)
+    for hour in range(6):
+        step(one, rng.integers(1, 12, 10).tolist(), hour)
+    other = catalogue(expire_after="3h", admit_after=2)
+    other.restore(one.capture())
+    for hour in range(6, 12):
+        items = rng.integers(1, 12, 10).tolist()
+        assert step(one, items, hour) == step(other, items, hour)
+    assert np.array_equal(one.shares(12 * HOUR_US), other.shares(12 * HOUR_US))
+
+
+def test_names_are_kept_for_who_needs_them_and_survive_a_snapshot() -> None:
+    names = ItemNames()
+    names.note(np.array([3, 1, 2], np.uint64), ["drei", "", "zwölf\0"])
+    names.keep(np.array([3], np.uint64), np.array([2], np.uint64))
+    other = ItemNames()
+    other.restore(names.capture())
+    assert len(other) == 2 and other.of(np.array([2, 3], np.uint64)) == ["zwölf\0".encode(), b"drei"]
