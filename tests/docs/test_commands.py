@@ -1,6 +1,7 @@
 """Every line of the README's shell blocks is run, in reading order, on a stream with an outage in it.
 
-Lines that are `make` targets are only asked whether there is such a target: what they do has tests of its own. The
+Lines that are `make` targets are only asked whether there is such a target, and benchmarks for their help: what they do
+has tests of its own, or takes long. The
 README's placeholders stand for what the stream made: STATE and DIR its state folder, VERSION, A and B its versions,
 SLIDE the slides in quarantine.
 """
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 from broker import KafkaBroker
 from processes import PROGRAM, changed, version_numbers, write_config
 from shops import CONFIG, PARTITIONS, write_shop
+from test_next_item import TASK
 from test_outages import OFTEN, lost
 
 EVENTS = 14_000
@@ -37,9 +39,23 @@ def ours() -> list[str]:
     return [line for line in commands() if line.startswith("stream-learner ")]
 
 
+def benchmarks() -> list[str]:
+    return [line for line in commands() if line.startswith("python -m benchmarks.")]
+
+
 def test_every_line_is_of_a_kind_that_is_tested() -> None:
     assert len(ours()) > 15 and len(targets()) >= 4
-    assert sorted(commands()) == sorted(ours() + targets())
+    assert sorted(commands()) == sorted(ours() + targets() + benchmarks())
+
+
+@pytest.mark.parametrize("line", sorted({*benchmarks(), *re.findall(r"`(python -m benchmarks\.[^`]*)`", text())}))
+def test_the_benchmark_knows_its_options(line: str) -> None:
+    words = shlex.split(line)[1:]
+    asked = subprocess.run(
+        [sys.executable, *words[:2], "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert asked.returncode == 0, asked.stderr
+    assert [word for word in words if word.startswith("--") and word not in asked.stdout] == []
 
 
 @pytest.mark.parametrize("line", [*targets(), *sorted(set(re.findall(r"`(make [a-z-]+)", text())))])
@@ -60,6 +76,7 @@ class World:
             kafka.produce(topic, [(partition, line, event["timestamp"]) for line, event in events if not lost(event)])
         config = changed(OFTEN, topics={topic: CONFIG["topics"]["events"]}, source__kind="kafka", name="conversion")
         config = changed(config, source__kafka__bootstrap_servers=kafka.bootstrap, state=str(self.state))
+        config = changed(config, tasks=["conversion", "next_item"], next_item=TASK)
         write_config(folder / "my.yaml", config)
 
     def run(self, line: str) -> None:
