@@ -41,8 +41,8 @@ class Ledger:
             self._accepted = np.stack([events.partition, events.offset], axis=1).tolist()
             return events
 
-        def learned(this: Any, matured: Any, replay: Any, slide: int) -> Any:
-            result = learn(this, matured, replay, slide)
+        def learned(this: Any, matured: Any, replay: Any, slide: int, *early: Any) -> Any:
+            result = learn(this, matured, replay, slide, *early)
             columns = (matured.time, matured.ids, matured.label)
             digest = hashlib.sha256(b"".join(np.ascontiguousarray(column).tobytes() for column in columns)).hexdigest()
             self._note(
@@ -54,9 +54,9 @@ class Ledger:
             self._token = this.lease.token
             restore(this)
 
-        def captured(this: Any, version: Any) -> None:
+        def captured(this: Any, *made: Any) -> None:
             self._note(at="capture", slide=this.intake.slides.number, positions=_positions(this.intake))
-            capture(this, version)
+            capture(this, *made)
 
         worker.Worker.restore = restored  # type: ignore[method-assign]
         worker.Worker._capture = captured  # type: ignore[method-assign]
