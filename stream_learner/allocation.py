@@ -1,7 +1,7 @@
 """Memory set up once for a process that makes and drops large arrays slide after slide, and whose objects stay.
 
-Measured with `make bench-throughput`: pages given back to the system and cleared again for the next slide, and the
-garbage collector's walks over objects that never die, were a third of the worker's CPU time.
+A profile of the worker had a quarter of its CPU time in the kernel, clearing pages that were given back to the system
+and taken again for the next slide, and a twentieth in the garbage collector's walks over objects that never die.
 """
 
 from __future__ import annotations
