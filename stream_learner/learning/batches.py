@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from stream_learner.changes import I64
 from stream_learner.settings import Config
 
-BUDGET_STAGE = 33  # stage constant of the seeds, so that no two stages share a random stream
+THIN_STAGE = 35
+BUDGET_STAGE = 33  # stage constants of the seeds, so that no two stages share a random stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,16 @@ def batches(time: NDArray[np.int64], learned: int, config: Config, slide: int, *
     up_to = [count * most // max(wanted[-1], 1) for count in wanted]
     replayed = [after - before for before, after in pairwise(up_to)]
     return Batches(fresh, replayed, len(time) * learning.passes - int(ends[-1]), wanted[-1] - most)
+
+
+def kept(negative: NDArray[np.bool_], config: Config, slide: int, draw: int) -> NDArray[np.bool_]:
+    """All but those negatives that are left out (He et al.: ADKDD 2014, section 6.2), [n]. `draw`: 0 for what a slide
+    learns, 1 for what it remembers."""
+    share = config.learning.negative_share
+    if share == 1:
+        return np.ones(len(negative), bool)
+    random = np.random.default_rng([config.seed, THIN_STAGE, slide, draw])
+    return ~negative | (random.random(len(negative)) < share)
 
 
 def _passes(time: NDArray[np.int64], count: int, budget: int | None, random: np.random.Generator) -> list[I64]:

@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -14,29 +13,26 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from stream_learner.changes import Changed, RowSet, differing
-from stream_learner.errors import LearningError
 from stream_learner.events import ExampleBatch
-from stream_learner.learning.batches import batches
+from stream_learner.learning.batches import batches, kept
 from stream_learner.learning.bins import Bins
 from stream_learner.learning.calibration import Shift
 from stream_learner.learning.delay_heads import DelayHeads
 from stream_learner.learning.delayed import POSITIVE, Early, Lessons
-from stream_learner.learning.encoder import CLIP
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.id_tables import IdTable, IdTables
 from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, rows_of
 from stream_learner.learning.normaliser import Normaliser
 from stream_learner.learning.plasticity import LOOKED_AT, Condition, Plasticity
-from stream_learner.learning.replay import Drawn, Replay
+from stream_learner.learning.replay import Replay
+from stream_learner.learning.steps import Steps
 from stream_learner.learning.training import Trainer
 from stream_learner.settings import Config
 
 CATCH_UP_STAGE = 32
 _CATCH_UP_STEP = 1 << 32  # number of the first step of a restart in its slide: beyond those of learning
-THIN_STAGE = 35
 BLANK_STAGE = 31  # stage constant of the seeds, so that no two stages share a random stream
 _CHECKED_ROWS = 65_536  # rows looked at at once: a few MB
-_HINTS = 5  # columns named in the message of a failed step
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +77,10 @@ class Learner:
         self._plasticity = Plasticity(self.candidate, self._trainer, config)
         self._looked_at: ExampleBatch | None = None  # the last examples learned, for `condition`
         self._table_names = {f"table/{name}" for name in self.candidate.tables}
-        self._prepared: tuple[Any, Any, NDArray[np.int64], NDArray[np.float32]] | None = None
+        self._steps = Steps(config, features, self._trainer, self._normaliser)
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
         self._boosted_at: int | None = None  # rows learned when the rates were last raised
         self._shift = Shift(rows) if (rows := config.learning.calibration_rows) else None
-        self._blanked = [
-            indices
-            for group, indices in features.groups().items()
-            if features.numbers[indices[0]].aggregate and group not in config.export.aggregates
-        ]
 
     @property
     def has_learned(self) -> bool:
@@ -105,19 +96,19 @@ class Learner:
         """The candidate's logits, [n]; NaN as long as it has learned nothing."""
         if not self.has_learned:
             return np.full(len(batch), np.nan, np.float32)
-        return self.candidate.score(*self._inputs(batch), batch.time)
+        return self.candidate.score(*self._steps.inputs(batch), batch.time)
 
     def score_champion(self, batch: ExampleBatch) -> NDArray[np.float32]:
         """The champion's logits, [n]; NaN as long as there is none."""
         if not self.has_champion:
             return np.full(len(batch), np.nan, np.float32)
-        return self.champion.score(*self._inputs(batch), batch.time)
+        return self.champion.score(*self._steps.inputs(batch), batch.time)
 
     def score_previous(self, batch: ExampleBatch) -> NDArray[np.float32]:
         """The logits of the version before the champion, [n]; NaN but for the time of the champion's canary."""
         if self.previous is None or not self.has_previous:
             return np.full(len(batch), np.nan, np.float32)
-        return self.previous.score(*self._inputs(batch), batch.time)
+        return self.previous.score(*self._steps.inputs(batch), batch.time)
 
     def look_back(self, matured: ExampleBatch, slide_end: int, *, drifted: bool) -> None:
         """What a slide's matured examples tell of the scores they got as they arrived: how far to shift those to come,
@@ -142,19 +133,20 @@ class Learner:
             lessons = lessons.followed_by(early.lessons)
         self._take_in(lessons, slide)
         logits = np.full((len(lessons), self._config.learning.ensemble.members), np.nan, np.float32)
-        told = np.flatnonzero(self._kept(lessons.targets[:, POSITIVE] == 0, slide, 0))
+        told = np.flatnonzero(kept(lessons.targets[:, POSITIVE] == 0, self._config, slide, 0))
         lessons = lessons.take(told) if len(told) < len(lessons) else lessons
         if not self.has_learned and len(matured):
-            self._begin(matured.label[self._kept(matured.label == 0, slide, 1)])
+            self._begin(matured.label[kept(matured.label == 0, self._config, slide, 1)])
         blanks = np.random.default_rng([self._config.seed, BLANK_STAGE, slide])
         finished = matured if early is None else ExampleBatch.concat([matured, early.finished])
         if self._heads is not None and early is not None:
-            self._heads.learn(*self._inputs(finished), finished.time, finished.label, early.in_time)
+            self._heads.learn(*self._steps.inputs(finished), finished.time, finished.label, early.in_time)
         plan = batches(lessons.examples.time, self._learned_rows, self._config, slide, replay=len(replay) > 0)
         total = 0.0
         for step, (rows, wanted) in enumerate(zip(plan.fresh, plan.replayed, strict=True)):
             drawn = replay.draw(wanted, slide, step) if wanted else None
-            loss, before = self._step(lessons.take(rows), drawn, blanks, slide, step)
+            where = f"slide {slide}, step {step}"
+            loss, before = self._steps.take(lessons.take(rows), drawn, blanks, self._boost(), where)
             total += loss * (len(rows) + wanted)
             logits[told[rows]] = before[: len(rows)]
             if drawn is not None:
@@ -165,8 +157,8 @@ class Learner:
         if self._plasticity.due(before_these, self._learned_rows):
             self._plasticity.renew(self._model_inputs(lessons.examples.take(slice(-LOOKED_AT, None))), slide)
         unseen = np.full((len(finished) - len(matured), logits.shape[1]), np.nan, np.float32)
-        kept = np.flatnonzero(self._kept(finished.label == 0, slide, 1))
-        replay.add(finished.take(kept), slide, np.concatenate([logits[: len(matured)], unseen])[kept])
+        held = np.flatnonzero(kept(finished.label == 0, self._config, slide, 1))
+        replay.add(finished.take(held), slide, np.concatenate([logits[: len(matured)], unseen])[held])
         replayed, steps = sum(plan.replayed), len(plan.fresh)
         mean_loss = total / (plan.rows + replayed) if steps else float("nan")
         return Learned(plan.rows, replayed, steps, mean_loss, plan.skipped_fresh, plan.skipped_replay)
@@ -175,14 +167,6 @@ class Learner:
         """The first examples' log-odds are what an untaught model says, [n]."""
         positives = float(labels.sum())
         self.candidate.offset.assign(math.log((positives + 0.5) / (len(labels) - positives + 0.5)))
-
-    def _kept(self, negative: NDArray[np.bool_], slide: int, draw: int) -> NDArray[np.bool_]:
-        """All but those negatives that are left out (He et al.: ADKDD 2014, section 6.2), [n]."""
-        share = self._config.learning.negative_share
-        if share == 1:
-            return np.ones(len(negative), bool)
-        random = np.random.default_rng([self._config.seed, THIN_STAGE, slide, draw])
-        return ~negative | (random.random(len(negative)) < share)
 
     def _boost(self) -> float:
         """What steps are multiplied by: raised at a drift, halved again and again since."""
@@ -195,7 +179,7 @@ class Learner:
     def _take_in(self, lessons: Lessons, slide: int) -> None:
         """Normalisation, bins and exact ids, before anything is learned."""
         fresh = lessons.examples if lessons.first.all() else lessons.examples.take(lessons.first)
-        ids, scaled = self._inputs(fresh)
+        ids, scaled = self._steps.inputs(fresh)
         self._normaliser.update(scaled)
         self.candidate.encoder.mean.assign(self._normaliser.mean())
         self.candidate.encoder.deviation.assign(self._normaliser.deviation())
@@ -249,7 +233,8 @@ class Learner:
         size = min(self._config.learning.batch_size, len(replay))
         for step in range(_CATCH_UP_STEP, _CATCH_UP_STEP + steps if size else 0):
             drawn = replay.draw(size, slide, step)
-            replay.learned(drawn, self._step(None, drawn, blanks, slide, step)[1])
+            where = f"slide {slide}, step {step - _CATCH_UP_STEP} of catching up"
+            replay.learned(drawn, self._steps.take(None, drawn, blanks, self._boost(), where)[1])
         return steps * size
 
     def load_champion(self, variables: dict[str, NDArray[Any]]) -> None:
@@ -391,58 +376,8 @@ class Learner:
             "moved": {name: moved.ever.packed() for name, moved in self._trainer.moved.items()},
         }
 
-    def _inputs(self, batch: ExampleBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """What no version differs in: fingerprints and transformed numbers. The same rows are asked of two or three
-        models in a row, so those of the last batch are remembered."""
-        if self._prepared is None or self._prepared[0] is not batch.ids or self._prepared[1] is not batch.numbers:
-            ids, numbers = self.features.take_ids(batch.ids), self.features.take_numbers(batch.numbers)
-            self._prepared = batch.ids, batch.numbers, ids, self.features.transformed(numbers)
-        return self._prepared[2:]
-
     def _model_inputs(self, batch: ExampleBatch) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
-        return *self._inputs(batch), batch.time
-
-    def _step(
-        self, fresh: Lessons | None, drawn: Drawn | None, blanks: np.random.Generator, slide: int, step: int
-    ) -> tuple[float, NDArray[np.float32]]:
-        """One step on fresh rows, then drawn ones. Their mean log loss, and their logits [rows, members], before it."""
-        told = [] if fresh is None else [fresh]
-        told += [] if drawn is None else [Lessons.final(drawn.examples, self._config.labels.mode)]
-        lessons = reduce(Lessons.followed_by, told)
-        batch = lessons.examples
-        ids, scaled = self._inputs(batch)
-        if self._blanked and self._config.learning.blank_rate:
-            blank = blanks.random((len(batch), len(self._blanked))) < self._config.learning.blank_rate
-            for group, indices in enumerate(self._blanked):
-                scaled[np.flatnonzero(blank[:, group])[:, None], indices] = np.nan
-        self._prepared = None  # blanked in place, and never asked for again
-        self._trainer.boost(self._boost())
-        weights, held = self._wanted(0 if fresh is None else len(fresh), drawn)
-        taken = self._trainer.step(ids, scaled, batch.time, lessons.targets, weights, held)
-        if not taken.sound:
-            raise LearningError(
-                f"slide {slide}, step {step}: loss or gradient is not finite (loss {taken.loss}); nothing of this "
-                f"step was kept. {self._suspects(scaled)} Remedy: a lower learning.learning_rate, or a mapping "
-                "without them."
-            )
-        return taken.loss, taken.logits
-
-    def _wanted(self, fresh: int, drawn: Drawn | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Weights of all rows, and the logits they are held to, NaN = none; of no rows where replay keeps none."""
-        members = self._config.learning.ensemble.members
-        if drawn is None:
-            return np.ones(fresh, np.float32), np.full((fresh, members), np.nan, np.float32)
-        weights = np.concatenate([np.ones(fresh, np.float32), drawn.weights])
-        if drawn.logits is None:
-            return weights, np.empty((0, members), np.float32)
-        return weights, np.concatenate([np.full((fresh, members), np.nan, np.float32), drawn.logits])
-
-    def _suspects(self, scaled: NDArray[np.float32]) -> str:
-        """The columns that leave the clipped range most often, for the message of a failed step."""
-        odd = (np.abs(self._normaliser.standardised(scaled)) > CLIP).sum(axis=0)  # NaN, a missing value, is not odd
-        worst = [int(i) for i in np.argsort(-odd, kind="stable")[:_HINTS] if odd[i]]
-        names = ", ".join(f"{self.features.numbers[i].name} ({odd[i]} of {len(scaled)} rows)" for i in worst)
-        return f"Inputs with infinite or far-off values: {names or 'none'}."
+        return *self._steps.inputs(batch), batch.time
 
     def _learning_variables(self) -> dict[str, Any]:
         heads = {} if self._heads is None else self._heads.variables
