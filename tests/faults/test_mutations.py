@@ -5,6 +5,7 @@ Reference and killed worker are broken alike, so it is the kill that shows it.
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,10 +34,11 @@ PLANS: dict[str | None, Plan] = {
 }
 
 # In the words of the verdict: what must be said, whatever else is.
+_OTHER_MODEL = "model_sha256|not those it was made from"  # at the end, or where a version was there before the kill
 SYMPTOMS = {
     "commit offsets before the snapshot": "its state had consumed to",
-    "forget the replay buffer": "model_sha256",
-    "forget the optimizer slots": "model_sha256",
+    "forget the replay buffer": _OTHER_MODEL,
+    "forget the optimizer slots": _OTHER_MODEL,
     "publish before fsync": "checksum",
     "count late events by poll": "late",
 }
@@ -74,5 +76,5 @@ def test_a_broken_protocol_is_noticed(results: dict[str | None, Result], mutatio
     result = results[mutation]
     assert result.killed == 1
     assert not result.verdict.equal
-    assert SYMPTOMS[mutation] in " ".join(result.verdict.differences)
+    assert re.search(SYMPTOMS[mutation], " ".join(result.verdict.differences))
     assert (result.verdict.lost > 0) == (mutation == "commit offsets before the snapshot")
