@@ -21,10 +21,9 @@ from stream_learner.next_item.serving import RankingServing
 from stream_learner.next_item.sessions import F32, U64
 from stream_learner.publishing.artefact import Artefact, Variables
 from stream_learner.publishing.checkpoints import next_version
-from stream_learner.publishing.machine import cpu_features, libraries
-from stream_learner.publishing.manifest import Machine, Manifest
+from stream_learner.publishing.manifest import Manifest
 from stream_learner.publishing.opening import open_checkpoints
-from stream_learner.publishing.publisher import Occasion, announcement, learned_ranges
+from stream_learner.publishing.publisher import Occasion, announcement, manifest_of
 from stream_learner.settings import Config
 
 _TOLERANCE = 1e-5  # of scores, which are shares
@@ -91,27 +90,9 @@ class RankingPublisher:
 
     def _version(self, occasion: Occasion, arrays: Variables, sample: U64, rollback_of: int | None) -> RankingVersion:
         number = next_version(occasion.slide_end, max(self.versions, default=0))
-        tally = occasion.tally
-        manifest = Manifest(
-            model=self._config.next_item.name,
-            version=number,
-            parent=self.champion,
-            rollback_of=rollback_of,
-            slide=occasion.slide,
-            slide_end_us=occasion.slide_end,
-            event_time_span=None if tally.first_time is None else (tally.first_time, tally.last_time or 0),
-            offsets=learned_ranges(tally),
-            gaps=tally.gaps,
-            metrics=occasion.metrics,
-            quarantined=occasion.quarantined,
-            verdict=occasion.verdict,
-            config_hash=self._hash,
-            seed=self._config.seed,
-            content_sha256=self._artefact.content_sha256(arrays),
-            signature=self._artefact.signature,
-            libraries=libraries(),
-            machine=Machine(cpu_features=cpu_features(), threads=self._config.learning.threads),
-        )
+        content = self._artefact.content_sha256(arrays), self._artefact.signature
+        whose = self._config.next_item.name, number, self.champion, rollback_of
+        manifest = manifest_of(self._config, self._hash, occasion, *whose, *content)
         self.champion = number
         self.versions.append(number)
         return RankingVersion(manifest, arrays, sample, self._learner.champion.top(sample, self._k)[1])

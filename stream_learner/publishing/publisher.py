@@ -158,27 +158,9 @@ class Publisher:
     ) -> Version:
         variables = self._learner.version_variables()
         number = next_version(occasion.slide_end, max(self.versions, default=0))
-        tally = occasion.tally
-        manifest = Manifest(
-            model=self._config.name,
-            version=number,
-            parent=self.champion,
-            rollback_of=rollback_of,
-            slide=occasion.slide,
-            slide_end_us=occasion.slide_end,
-            event_time_span=None if tally.first_time is None else (tally.first_time, tally.last_time or 0),
-            offsets=learned_ranges(tally),
-            gaps=tally.gaps,
-            quarantined=occasion.quarantined,
-            metrics=occasion.metrics,
-            verdict=occasion.verdict,
-            config_hash=self._hash,
-            seed=self._config.seed,
-            content_sha256=self._exporter.content_sha256(variables, tables),
-            signature=self._exporter.signature(),
-            libraries=libraries(),
-            machine=Machine(cpu_features=cpu_features(), threads=self._config.learning.threads),
-        )
+        content = self._exporter.content_sha256(variables, tables), self._exporter.signature()
+        whose = self._config.name, number, self.champion, rollback_of
+        manifest = manifest_of(self._config, self._hash, occasion, *whose, *content)
         self.previous = self.champion if rollback_of is None else None
         self.champion, self._tables = number, tables
         self.versions.append(number)
@@ -247,6 +229,41 @@ def announcement(checkpoints: Checkpoints, number: int) -> dict[str, Any]:
         "content_sha256": manifest.content_sha256,
         "metrics": manifest.metrics,
     }
+
+
+def manifest_of(
+    config: Config,
+    config_hash: str,
+    occasion: Occasion,
+    model: str,
+    version: int,
+    parent: int | None,
+    rollback_of: int | None,
+    content_sha256: str,
+    signature: dict[str, Any],
+) -> Manifest:
+    """What a version of any task says of itself; its files are added when they are written."""
+    tally = occasion.tally
+    return Manifest(
+        model=model,
+        version=version,
+        parent=parent,
+        rollback_of=rollback_of,
+        slide=occasion.slide,
+        slide_end_us=occasion.slide_end,
+        event_time_span=None if tally.first_time is None else (tally.first_time, tally.last_time or 0),
+        offsets=learned_ranges(tally),
+        gaps=tally.gaps,
+        quarantined=occasion.quarantined,
+        metrics=occasion.metrics,
+        verdict=occasion.verdict,
+        config_hash=config_hash,
+        seed=config.seed,
+        content_sha256=content_sha256,
+        signature=signature,
+        libraries=libraries(),
+        machine=Machine(cpu_features=cpu_features(), threads=config.learning.threads),
+    )
 
 
 def learned_ranges(tally: Tally) -> list[LearnedRange]:
