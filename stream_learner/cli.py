@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(commands.add_parser("config", help="check, show or describe a config file"))
     _add_checkpoints(commands.add_parser("checkpoints", help="list, compare, roll back and pin versions"))
     _add_slides(commands.add_parser("slides", help="list, show and requeue slides in quarantine"))
+    _add_erase(commands.add_parser("erase", help="forget users: what is held of them and was learned by their ids"))
     _add_gate(commands.add_parser("gate", help="rehearse the gate's thresholds, or override its next verdict"))
     _add_dashboard(commands.add_parser("dashboard", help="the dashboard of a state folder, also without a worker"))
     _add_report(commands.add_parser("report", help="the dashboard of a state folder as one HTML file"))
@@ -187,6 +188,14 @@ def _config_show(args: argparse.Namespace) -> int:
 def _config_schema(args: argparse.Namespace) -> int:
     print(config_text.schema())
     return 0
+
+
+def _add_erase(parser: argparse.ArgumentParser) -> None:
+    from stream_learner import erase_command
+
+    erase_command.add_arguments(parser)
+    _add_place(parser)
+    parser.set_defaults(command=erase_command.main)
 
 
 def _add_gate(parser: argparse.ArgumentParser) -> None:

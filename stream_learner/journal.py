@@ -8,8 +8,7 @@ One JSON object per line, oldest first:
 `crc32` is taken over the line without it. An entry takes effect only after `append` has returned, which is after
 the fsync; so a last line cut short never took effect and is cut off on opening.
 
-Kinds: start, partition_idle, partition_woken, partition_added, end, gap, rewound, command, config_change, requeue,
-erase.
+Kinds: start, partition_idle, partition_woken, partition_added, end, gap, rewound, command, config_change, requeue.
 """
 
 from __future__ import annotations
@@ -122,24 +121,8 @@ class Requeue(Entry, frozen=True, tag="requeue"):
     records: tuple[Position, ...]
 
 
-class Erase(Entry, frozen=True, tag="erase"):
-    """A user to be forgotten, by fingerprint (the id itself is never written)."""
-
-    user: int
-
-
 AnyEntry = (
-    Start
-    | PartitionIdle
-    | PartitionWoken
-    | PartitionAdded
-    | End
-    | Gap
-    | Rewound
-    | Command
-    | ConfigChange
-    | Requeue
-    | Erase
+    Start | PartitionIdle | PartitionWoken | PartitionAdded | End | Gap | Rewound | Command | ConfigChange | Requeue
 )
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from stream_learner.erasing import users_of
 from stream_learner.errors import ConfigError, StateError
 from stream_learner.intake import Intake
 from stream_learner.journal import Command, FileJournal
@@ -68,7 +69,9 @@ class Operators:
     def _refusal(self, command: OperatorCommand) -> str | None:
         """Why a command cannot be carried out: asked before it is journaled, for the journal is obeyed."""
         try:
-            if command.name == "requeue":
+            if command.name == "erase":
+                users_of(command.arguments)
+            elif command.name == "requeue":
                 self._quarantine.require(int(command.arguments["slide"] or 0))
             elif "version" in command.arguments:
                 version = int(command.arguments["version"] or 0)

@@ -30,17 +30,23 @@ class Parts:
     def __init__(self, parts: Mapping[str, Part]) -> None:
         self._parts = dict(parts)
         self._known_whole = False  # changes can be told against what was captured or restored last
+        self._wholes = 0  # captures to come that are whole all the same
 
     def capture(self) -> dict[str, Any]:
         """A copy of everything the next slide depends on; of large parts, only what changed since the last."""
         state = {}
         for name, part in self._parts.items():
-            if self._known_whole and isinstance(part, Incremental):
+            if self._known_whole and not self._wholes and isinstance(part, Incremental):
                 state[name] = part.changes()
             else:
                 state[name] = part.capture()
-        self._known_whole = True
+        self._known_whole, self._wholes = True, max(self._wholes - 1, 0)
         return state
+
+    def begin_anew(self) -> None:
+        """Nothing that was captured before is to be built on any more. Two captures are whole: the first is soon the
+        one kept apart from the newest, which would else be one from before."""
+        self._wholes = 2
 
     def restore(self, state: Mapping[str, Any], *, as_written: bool) -> None:
         """`as_written`: the state is what lies on the disk, so that changes can be told against it; not so for one

@@ -64,7 +64,7 @@ def _list(slides: list[QuarantinedSlide]) -> str:
 def _facts(state: Path, slide: QuarantinedSlide) -> dict[str, Any]:
     facts = {**asdict(slide), "start": utc(slide.start), "end": utc(slide.end)}
     if slide.size_bytes:
-        kept = read_examples(kept_path(state / FOLDER, slide.number), slide.size_bytes)
+        kept = read_examples(kept_path(state / FOLDER, slide.kept), slide.size_bytes)
         facts["positives"] = int(np.count_nonzero(kept.label == 1))
         facts["first_click"], facts["last_click"] = utc(int(kept.time.min())), utc(int(kept.time.max()))
     return facts

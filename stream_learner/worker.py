@@ -22,6 +22,7 @@ from stream_learner import config_change
 from stream_learner.config_change import ConfigSwitched
 from stream_learner.decisions import Decisions, Means
 from stream_learner.durable import make_folder, recover_folder
+from stream_learner.erasing import Erasure
 from stream_learner.errors import RetryableError
 from stream_learner.events import EventBatch, ExampleBatch
 from stream_learner.gaps import OnGap
@@ -157,6 +158,8 @@ class Worker:
                 **({} if self.next_item is None else {"next_item": self.next_item}),
             }
         )
+        holders = self.aggregates, self.attribution, self.quarantine, [self.replay], [self.learner], self.judge
+        self.erasure = Erasure(self.schema, *holders, self.next_item, self._record)
         self._snapshot_at: int | None = None  # slide end of the last snapshot, us
         self._captured_at = time.monotonic()
         self._head = configs.model_head(config)
@@ -207,6 +210,10 @@ class Worker:
         log.info("slide %d: %s", entry.slide, entry)
         if entry.name == "requeue":
             self.quarantine.requeue(int(entry.arguments["slide"] or 0))
+        elif entry.name == "erase":
+            self.erasure.carry_out(entry, self._last_end or 0)
+            self.parts.begin_anew()
+            self._capture()
         elif self.next_item is not None and self.publishers[0] is self.next_item.publisher:
             end, settle = self._last_end or 0, self.writer.drain
             if (ranking := self.next_item.carry_out(entry, end, self._occasion, settle)) is not None:

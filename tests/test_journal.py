@@ -16,7 +16,6 @@ from stream_learner.journal import (
     Command,
     ConfigChange,
     End,
-    Erase,
     FileJournal,
     Gap,
     Journal,
@@ -38,9 +37,9 @@ EVERY_KIND: list[AnyEntry] = [
     PartitionAdded(slide=5, partition=Position("events", 4, 0)),
     Gap(slide=6, partition=AT, until=2**40 + 5),
     Command(slide=7, id="00000001-ab", name="rollback", arguments={"version": 1_700_000_000}),
+    Command(slide=7, id="00000002-ab", name="erase", arguments={"users": "00000000000000ff ffffffffffffffff"}),
     ConfigChange(slide=8, before="aa", after="bb", keys={"gate.margin": (0.0, 0.5), "judging.windows": (["1h"], [])}),
     Requeue(slide=9, records=(AT,)),
-    Erase(slide=10, user=2**64 - 1),
     End(slide=11, partitions=(Position("events", 0, 99),)),
 ]
 
@@ -102,7 +101,7 @@ def test_lines_are_flat_json(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in _filled(tmp_path / "j")]
     assert [line["kind"] for line in lines] == [
         "start", "partition_idle", "partition_woken", "partition_added", "gap",
-        "command", "config_change", "requeue", "erase", "end",
+        "command", "command", "config_change", "requeue", "end",
     ]  # fmt: skip
     assert lines[0]["partitions"][0] == {"topic": "events", "index": 0, "offset": 17}
     assert all(set(line) >= {"slide", "kind", "crc32"} for line in lines)

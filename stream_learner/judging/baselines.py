@@ -58,6 +58,10 @@ class Baselines:
         for rate in self._rates.values():
             rate.count(ids, positive)
 
+    def erase(self, users: U64) -> None:
+        """Forgets the rates of users, by fingerprint."""
+        self._rates["user_rate"].erase(users)
+
     def sizes(self) -> dict[str, int]:
         """Keys held, by baseline."""
         return {name: len(rate) for name, rate in self._rates.items()}
@@ -114,9 +118,15 @@ class _KeyRate:
             return
         rows = np.sort(self._index.items()[1])
         excess = len(rows) - (self._max_keys - self._max_keys // _EVICTED_SHARE)
-        gone = rows[np.argsort(self._counts[2, rows], kind="stable")[:excess]]
-        self._index.remove_rows(gone)
-        self._counts[:, gone] = 0
+        self._let_go(rows[np.argsort(self._counts[2, rows], kind="stable")[:excess]])
+
+    def erase(self, keys: U64) -> None:
+        rows = self._index.find(np.unique(keys))
+        self._let_go(rows[rows >= 0])
+
+    def _let_go(self, rows: I64) -> None:
+        self._index.remove_rows(rows)
+        self._counts[:, rows] = 0
 
     def capture(self) -> dict[str, Any]:
         counts = self._counts[:, : self._index.row_limit].copy()

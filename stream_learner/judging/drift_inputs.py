@@ -93,6 +93,14 @@ class InputDrift:
         if self._reference is not None:
             self._reference = ExampleBatch.restored(self._reference.capture())  # a copy: the sample goes on
 
+    def erase(self, users: NDArray[np.uint64]) -> None:
+        """Takes the examples of users, by fingerprint, out of the samples; histograms stay what they are."""
+        column = self._columns.user
+        self._arrivals.erase(column, users)
+        self._training.erase(column, users)
+        if self._reference is not None:
+            self._reference = self._reference.take(~np.isin(self._reference.ids[:, column], users))
+
     def training_sample(self) -> ExampleBatch | None:
         """Up to 2,048 examples of the champion's training window."""
         return self._reference

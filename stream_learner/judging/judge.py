@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_learner.errors import StateError
-from stream_learner.events import EventSchema, ExampleBatch
+from stream_learner.events import MISSING_ID, EventSchema, ExampleBatch
 from stream_learner.judging.baselines import BASELINES, Baselines
 from stream_learner.judging.canary import Canary
 from stream_learner.judging.drift import DriftWatch
@@ -127,6 +128,18 @@ class Judge:
         if self._sample is None:
             raise StateError("no example has matured yet, so there is nothing to publish a version from")
         return self._sample
+
+    def erase(self, users: NDArray[np.uint64]) -> None:
+        """Forgets users by fingerprint: their rates, samples of their examples, and that they have been seen."""
+        self.board.erase(users)
+        self.slices.erase(users)
+        self.baselines.erase(users)
+        self.drift.inputs.erase(users)
+        if self._sample is not None:  # a version is checked on some rows, if only on those of nobody
+            theirs = np.isin(self._sample.ids[:, self._user], users)[:, None]
+            ids = np.where(theirs, MISSING_ID, self._sample.ids)
+            numbers = np.where(theirs, np.float32(np.nan), self._sample.numbers)
+            self._sample = replace(self._sample, ids=ids, numbers=numbers)
 
     def due(self, slide_end: int) -> bool:
         return self.gate.due(slide_end)

@@ -42,6 +42,13 @@ class ExampleSample:
         for name, column in self._columns.items():
             column.append(rows[name])
 
+    def erase(self, column: int, ids: NDArray[np.uint64]) -> None:
+        """Forgets the examples with one of these fingerprints in a column of `ExampleBatch.ids`."""
+        if self._columns:
+            stay = ~np.isin(self._columns["ids"].view[:, column], ids)
+            for held in self._columns.values():
+                held.reset(held.view[stay])
+
     def keep_after(self, at: int) -> None:
         """Forgets the examples of slides that ended at or before `at`."""
         if not self._columns:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_learner.events import MISSING_ID
 from stream_learner.judging import levels, metrics
 from stream_learner.judging.growing import GrowingColumn
 from stream_learner.judging.levels import LEVELS, Counts, LevelledSlide, on_levels
@@ -87,6 +88,12 @@ class Scoreboard:
             scores = np.stack([logits.get(name, nothing) for name in self.names], axis=1)
             self._append(scores, labels > 0.5, origin)
         self._expire()
+
+    def erase(self, users: NDArray[np.uint64]) -> None:
+        """Whose examples those of these users (by fingerprint) were is no longer known; their scores stay counted."""
+        held = self._users.view
+        held[np.isin(held, users)] = MISSING_ID
+        self._told.clear()
 
     def __len__(self) -> int:
         """Examples held."""

@@ -59,6 +59,11 @@ class Slices:
             values.count(ids[:, self._columns[name]])
         return unseen
 
+    def erase(self, users: U64) -> None:
+        """Users, by fingerprint, are unseen again."""
+        if (known := self._known.get("new_user")) is not None:
+            known.erase(users)
+
     def of(self, examples: ExampleBatch) -> dict[str, Membership]:
         """The slices of each example by feature, in the order of `judging.slices`."""
         return {name: self._membership(name, examples) for name in self._columns}
@@ -140,6 +145,11 @@ class _KnownIds:
         self._met[rows] = self._calls
         self._evict()
         return fresh
+
+    def erase(self, ids: U64) -> None:
+        rows = self._index.find(np.unique(ids))
+        self._index.remove_rows(rows[rows >= 0])
+        self._met[rows[rows >= 0]] = 0
 
     def _evict(self) -> None:
         if len(self._index) <= self._most:

@@ -64,6 +64,16 @@ class IdTable:
         self._admit(let_in)
         return bool(len(freed) or len(let_in)), freed
 
+    def erase(self, ids: I64) -> I32:
+        """Forgets these ids, waiting ones too; returns the rows they give back."""
+        gone = np.isin(self.ids, ids)
+        freed = self.rows[gone]
+        if self._column.expire_after is not None:
+            self._seen = self._seen[~gone]
+        self.ids, self.rows = self.ids[~gone], self.rows[~gone]
+        self._keep_waiting(~np.isin(self._waiting, ids))
+        return freed
+
     def begin_from(self, ids: I64, rows: I32) -> I32:
         """Goes on with the rows of another model: ids that are known to both have its rows, the rest of ours get free
         ones, and ids it alone knows are let go; their rows are returned. `ids`, `rows`: as of `padded`."""
@@ -178,6 +188,18 @@ class IdTables:
             if changed:
                 self._encoder.set_ids(column.name, *table.padded())
             self._renew(index, column, freed, slide)
+
+    def erase(self, source: int, ids: I64, slide: int) -> int:
+        """Forgets ids of the features that come from a column `source` of the schema's ids; returns how many rows they
+        had. Their vectors and slots begin anew."""
+        erased = 0
+        for index, column in self._exact():
+            if column.column == source:
+                freed = self.tables[column.name].erase(ids)
+                self._encoder.set_ids(column.name, *self.tables[column.name].padded())
+                self._renew(index, column, freed, slide)
+                erased += len(freed)
+        return erased
 
     def restarted(self, slide: int) -> None:
         """The candidate has become a copy of another model, its id tables with it."""

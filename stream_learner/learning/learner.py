@@ -187,6 +187,12 @@ class Learner:
             self.candidate.encoder.edges.assign(self._bins.edges)
         self._ids.take_in(ids, fresh.time, slide)
 
+    def erase(self, column: int, ids: NDArray[np.uint64], slide: int) -> int:
+        """Forgets ids of a column of `ExampleBatch.ids` in the candidate's exact tables, before the slide of that
+        number; returns how many had a row. The champion stays what was published."""
+        self._looked_at = None
+        return self._ids.erase(column, ids[ids != 0].view(np.int64), slide)
+
     def promote(self) -> None:
         """Makes the candidate, as it is now, the champion; the champion before is kept where a canary is wanted. Of the
         tables, only rows in which they differ are copied."""

@@ -155,6 +155,16 @@ class SessionStore:
             self.starts = self.starts[gone:] - cut
         return gone
 
+    def erase(self, keys: U64) -> int:
+        """Forgets the sessions that these fingerprints identify; returns how many."""
+        stay = ~np.isin(self.keys, keys[keys != MISSING_ID])
+        lengths = np.diff(self.starts)
+        events = np.repeat(stay, lengths)
+        self.items, self.weights = self.items[events], self.weights[events]
+        self.keys, self.last = self.keys[stay], self.last[stay]
+        self.starts = np.concatenate([[0], np.cumsum(lengths[stay])]).astype(np.int64)
+        return int(np.count_nonzero(~stay))
+
     def capture(self) -> dict[str, Any]:
         names = ("keys", "last", "starts", "items", "weights")
         return {name: getattr(self, name).copy() for name in names}

@@ -21,13 +21,13 @@ from stream_learner.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-CommandName = Literal["rollback", "pin", "unpin", "requeue", "override", "cancel_override"]
+CommandName = Literal["rollback", "pin", "unpin", "requeue", "override", "cancel_override", "erase"]
 
 
 class OperatorCommand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """rollback: republish `version` under a new number; pin, unpin: keep `version` from being pruned, or no longer;
     requeue: let the quarantined examples of `slide` into learning; override: publish at the next verdict, for a
-    `reason`; cancel_override: no longer."""
+    `reason`; cancel_override: no longer; erase: forget `users`, fingerprints as 16 hex digits each, by spaces."""
 
     id: str
     name: CommandName

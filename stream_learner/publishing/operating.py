@@ -38,11 +38,13 @@ class Whereabouts(msgspec.Struct, frozen=True):
     model: str
     checkpoints: str  # an absolute path, or a URL
     needs_config: bool = False  # the URL has options, which stand in the config only: they may be secret
+    pseudonymised: bool = False  # users are known by pseudonyms, whose key stands in the config only
 
 
 def whereabouts(config: Config) -> Whereabouts:
     model = config.name if config.learns("conversion") else config.next_item.name
-    return Whereabouts(model, checkpoints_root(config), bool(config.checkpoints.options))
+    options, pseudonyms = bool(config.checkpoints.options), config.privacy.pseudonymise
+    return Whereabouts(model, checkpoints_root(config), options, pseudonyms)
 
 
 def note_whereabouts(config: Config) -> None:
@@ -119,7 +121,9 @@ def _moved(state: Path, where: Whereabouts) -> Whereabouts:
     inside = state / "checkpoints"
     if is_url(where.checkpoints):
         return where
-    return where if Path(where.checkpoints).is_dir() or not inside.is_dir() else Whereabouts(where.model, str(inside))
+    if Path(where.checkpoints).is_dir() or not inside.is_dir():
+        return where
+    return msgspec.structs.replace(where, checkpoints=str(inside))
 
 
 def _broken(scan: Scan) -> str:

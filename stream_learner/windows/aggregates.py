@@ -152,6 +152,12 @@ class Aggregates:
                 _fill_shares(shares, block, self._whole(owners.holder.name, owners.of(rows), now))
         return keys, block
 
+    def erase(self, users: U64) -> int:
+        """Forgets users by fingerprint, and the pairs they are part of; returns how many keys went. What they added to
+        the counts of items and other keys stays in those sums."""
+        gone = self._forget({key: np.unique(table.of_users(users)) for key, table in self._tables.items()})
+        return gone + sum(neighbours.erase(users) for neighbours in self._neighbours)
+
     def sizes(self) -> dict[str, int]:
         """Keys held, by entry of `aggregates.keys`."""
         return {key: len(table.index) for key, table in self._tables.items()}
@@ -196,7 +202,7 @@ class Aggregates:
                     distinct.emptied(window, rows)
 
     def _enter(self, ids: U64, entries: Entries) -> dict[str, Visit]:
-        visits = {key: table.enter(table.keys_of(ids)) for key, table in self._tables.items()}
+        visits = {key: table.enter(ids) for key, table in self._tables.items()}
         for owners in self._owners.values():
             owners.link(visits[owners.holder.name], visits[owners.pairs.name])
         for kept in self._kept:

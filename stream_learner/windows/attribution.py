@@ -148,6 +148,13 @@ class Attribution:
         if self._early is not None:
             self._early.forget(self._pending.tape, since)
 
+    def erase(self, ids: U64) -> int:
+        """Forgets the pending examples of users, by fingerprint; returns how many."""
+        gone = self._pending.erase(self._schema.id_column("user"), ids)
+        if self._early is not None:
+            self._early.erased(gone)
+        return len(gone)
+
     def capture(self) -> dict[str, Any]:
         early = {} if self._early is None else {"early": self._early.capture()}
         return {"pending": self._pending.capture(), "slides": self._slides, **early}

@@ -74,6 +74,10 @@ class EarlyLabels:
         positions = np.arange(tape.first_at_least("time", since, tape.start), tape.stop)
         tape.put("told", positions, np.full(len(positions), WAITS, np.int8))
 
+    def erased(self, positions: I64) -> None:
+        """Rows were taken out of the tape, where they had these positions."""
+        self._next -= int(np.count_nonzero(positions < self._next))
+
     def capture(self) -> dict[str, Any]:
         return {"next": self._next}
 

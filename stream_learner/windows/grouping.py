@@ -30,6 +30,11 @@ class Groups:
         self._place = np.full(len(keys), -1, np.int64)
         self._place[self.order] = np.arange(len(ordered))
 
+    @property
+    def firsts(self) -> I64:
+        """The first entry of each group, [u]."""
+        return self.order[self._starts]
+
     def with_key(self, entries: I64) -> I64:
         """Which of `entries` have a key, as indices into `entries`."""
         return np.flatnonzero(self._place[entries] >= 0)

@@ -1,6 +1,7 @@
 """Quarantined examples on disk: a file per broken slide that only grows, as long as the snapshot says.
 
-    <folder>/slide-000000000008.examples    frames of (length, CRC-32, the columns as .npy one after the other)
+    <folder>/slide-000000000008.examples       frames of (length, CRC-32, the columns as .npy one after the other)
+    <folder>/slide-000000000008.1.examples     the same without what was erased since: its next edition
 
 A restore cuts every file to the length its snapshot recorded, and a slide worked again appends the same bytes again.
 A file given up stays until no kept snapshot names it, so that a restore from any of them finds what it needs.
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,25 +26,32 @@ from stream_learner.errors import StateError
 from stream_learner.events import ExampleBatch
 
 _FRAME = struct.Struct("<QI")
-_NAME = re.compile(r"slide-(\d{12,})\.examples")
+_NAME = re.compile(r"slide-(\d{12,})(?:\.(\d+))?\.examples")
 _OPEN_FILES = 8  # examples mature in order of their clicks, so that few files grow at a time
 _COLUMNS = tuple(field.name for field in fields(ExampleBatch))
 
 
+class Kept(NamedTuple):
+    """Names a file."""
+
+    slide: int  # number
+    edition: int = 0
+
+
 class KeptExamples:
-    """The files by slide number. `append` and `read` are for the slide thread, `prune` is for the writer's."""
+    """The files. `append` and `read` are for the slide thread, `prune` is for the writer's."""
 
     def __init__(self, folder: Path, snapshots: int, fence: Fence = unfenced) -> None:
         """`snapshots`: how many are kept."""
         self._folder = folder
         self._fence = fence
-        self._open: dict[int, AppendFile] = {}
-        self._named: deque[frozenset[int]] = deque(maxlen=snapshots)  # by each kept snapshot, as far as known
+        self._open: dict[Kept, AppendFile] = {}
+        self._named: deque[frozenset[Kept]] = deque(maxlen=snapshots)  # by each kept snapshot, as far as known
         make_folder(folder)
 
-    def append(self, number: int, examples: ExampleBatch) -> int:
+    def append(self, which: Kept, examples: ExampleBatch) -> int:
         """Puts examples behind those of the slide; the file's length in bytes, on the disk."""
-        file = self._file(number)
+        file = self._file(which)
         file.append(_framed(examples))
         return file.size_bytes
 
@@ -50,60 +59,57 @@ class KeptExamples:
         """What `append` would add to a file."""
         return len(_framed(examples))
 
-    def read(self, number: int, size_bytes: int) -> ExampleBatch:
+    def read(self, which: Kept, size_bytes: int) -> ExampleBatch:
         """All examples in the first `size_bytes` of a slide's file. StateError where they are not as written."""
-        return read_examples(self._path(number), size_bytes)
+        return read_examples(kept_path(self._folder, which), size_bytes)
 
-    def finish(self, number: int) -> None:
-        """Nothing more will be appended for this slide."""
-        if (file := self._open.pop(number, None)) is not None:
+    def finish(self, which: Kept) -> None:
+        """Nothing more will be appended to this file."""
+        if (file := self._open.pop(which, None)) is not None:
             file.close()
 
-    def restore(self, growing: Mapping[int, int], finished: Iterable[int]) -> None:
+    def restore(self, growing: Mapping[Kept, int], finished: Iterable[Kept]) -> None:
         """Back to a snapshot: files that may grow on are cut to their length in bytes, those it does not know go."""
         self.close()
         known = {*growing, *finished}
-        for number, path in self._paths().items():
-            if number not in known or growing.get(number) == 0:
+        for which, path in self._paths().items():
+            if which not in known or growing.get(which) == 0:
                 self._remove(path)
-        for number, size_bytes in growing.items():
+        for which, size_bytes in growing.items():
             if size_bytes:
-                self._file(number).cut(size_bytes)
+                self._file(which).cut(size_bytes)
         self._named.clear()
         self._named.append(frozenset(self._paths()))
 
-    def prune(self, named: Iterable[int]) -> list[str]:
-        """A snapshot that names the files of these slides was written: removes those that no kept one names any
-        more. Returns what failed."""
+    def prune(self, named: Iterable[Kept]) -> list[str]:
+        """A snapshot that names these files was written: removes those that no kept one names any more. Returns what
+        failed."""
         gone = self._named[0] if len(self._named) == self._named.maxlen else frozenset()
         self._named.append(frozenset(named))
         failures = []
-        for number in sorted(gone.difference(*self._named)):
+        for path in (kept_path(self._folder, which) for which in sorted(gone.difference(*self._named))):
             try:
                 self._fence()
-                self._path(number).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
             except OSError as error:
-                failures.append(f"cannot remove {self._path(number)}: {error.strerror}")
+                failures.append(f"cannot remove {path}: {error.strerror}")
         return failures
 
     def close(self) -> None:
-        for number in list(self._open):
-            self.finish(number)
+        for which in list(self._open):
+            self.finish(which)
 
-    def _file(self, number: int) -> AppendFile:
-        if number not in self._open:
+    def _file(self, which: Kept) -> AppendFile:
+        if which not in self._open:
             while len(self._open) >= _OPEN_FILES:
                 self.finish(min(self._open))
-            self._open[number] = AppendFile(self._path(number), self._fence)
-        return self._open[number]
+            self._open[which] = AppendFile(kept_path(self._folder, which), self._fence)
+        return self._open[which]
 
-    def _path(self, number: int) -> Path:
-        return kept_path(self._folder, number)
-
-    def _paths(self) -> dict[int, Path]:
+    def _paths(self) -> dict[Kept, Path]:
         with storage_errors(self._folder, "list"):
             named = [(_NAME.fullmatch(path.name), path) for path in self._folder.iterdir()]
-        return {int(match[1]): path for match, path in named if match is not None}
+        return {Kept(int(match[1]), int(match[2] or 0)): path for match, path in named if match is not None}
 
     def _remove(self, path: Path) -> None:
         self._fence()
@@ -111,8 +117,9 @@ class KeptExamples:
             path.unlink()
 
 
-def kept_path(folder: Path, number: int) -> Path:
-    return folder / f"slide-{number:012d}.examples"
+def kept_path(folder: Path, which: Kept) -> Path:
+    edition = f".{which.edition}" if which.edition else ""
+    return folder / f"slide-{which.slide:012d}{edition}.examples"
 
 
 def read_examples(path: Path, size_bytes: int) -> ExampleBatch:

@@ -33,11 +33,13 @@ class KeyTable:
         self.name = name
         self._parts = [schema.id_column(part) for part in name.split("*")]
         self._types = types
+        self._user = user if (user := schema.id_column("user")) in self._parts else None
         self.index = KeyIndex()
         self.counts = PaneCounts(spans.windows, spans.panes, types)
         self.decayed = DecayedCounts(spans.half_lives, types)
         self.labels = DecayedCounts(spans.labels, 2)  # matured examples, positives among them
         self.last: I64 = np.empty((0, types), np.int64)  # [rows, types] us, NEVER where there was none
+        self._users: U64 = np.empty(0, np.uint64)  # [rows] fingerprint, where a pair's key does not tell whose it is
 
     def keys_of(self, ids: U64) -> U64:
         """Keys of rows of ids (shape [n, ids of the schema]); 0 where an id is missing."""
@@ -47,10 +49,14 @@ class KeyTable:
         present = np.logical_and.reduce([column != 0 for column in columns])
         return np.where(present, mix(*columns), np.uint64(0))
 
-    def enter(self, keys: U64) -> Visit:
-        """Groups a slide's entries by their `keys` (shape [e]) and gives new keys a row; counts nothing yet."""
-        groups = Groups(keys)
+    def enter(self, ids: U64) -> Visit:
+        """Groups a slide's entries (`ids`: [e, ids of the schema]) by key and gives new keys a row; counts nothing
+        yet."""
+        groups = Groups(self.keys_of(ids))
         rows, _ = self.index.find_or_add(groups.keys)
+        if self._of_pairs_with_users:
+            self._users = grown(self._users, self.index.row_limit, 0)
+            self._users[rows] = ids[groups.firsts, self._user]
         for counts in (self.counts, self.decayed, self.labels):
             counts.reserve(self.index.row_limit)
         self.last = grown(self.last, self.index.row_limit, NEVER)
@@ -79,6 +85,19 @@ class KeyTable:
         good = positive[held]
         self.labels.add(unique, group[good], np.ones(int(good.sum()), np.int64), at[good])
 
+    @property
+    def _of_pairs_with_users(self) -> bool:
+        return self._user is not None and len(self._parts) > 1
+
+    def of_users(self, users: U64) -> I64:
+        """Rows of these users, and of the pairs they are part of. Looks at all keys: for rare sweeps."""
+        users = users[users != 0]
+        if self._of_pairs_with_users:
+            rows = self.index.items()[1]
+            return rows[np.isin(self._users[rows], users)]
+        rows = self.index.find(users) if self._user is not None else np.empty(0, np.int64)
+        return rows[rows >= 0]
+
     def last_seen(self, rows: I64) -> I64:
         latest: I64 = self.last[rows].max(axis=1)
         return latest
@@ -102,6 +121,8 @@ class KeyTable:
         for counts in (self.counts, self.decayed, self.labels):
             counts.clear(rows)
         self.last[rows] = NEVER
+        if self._of_pairs_with_users:
+            self._users[rows] = 0
 
     def most_recent(self, capacity: int) -> tuple[U64, I64]:
         """The `capacity` keys seen last (ties: the lower key), ascending, and their rows."""
@@ -117,6 +138,7 @@ class KeyTable:
             "decayed": self.decayed.capture(rows),
             "labels": self.labels.capture(rows),
             "last": self.last[:rows].copy(),
+            **({"users": self._users[:rows].copy()} if self._of_pairs_with_users else {}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -125,6 +147,8 @@ class KeyTable:
         self.decayed.restore(state["decayed"])
         self.labels.restore(state["labels"])
         self.last = state["last"].astype(np.int64)
+        if self._of_pairs_with_users:
+            self._users = state["users"].astype(np.uint64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ class Neighbours:
 
     def __init__(self, wanted: settings.Neighbours, schema: EventSchema, max_keys: int) -> None:
         self._key, self._of = schema.id_column(wanted.key), schema.id_column(wanted.of)
+        self._user = schema.id_column("user")
         self._items, self._depth, self._max_users = wanted.items, wanted.recent, max_keys
         self._item_index, self._user_index = KeyIndex(), KeyIndex()
         self._agreement = np.zeros((0, 0), np.float32)  # [items, items] sums of products of centred labels
@@ -130,9 +131,31 @@ class Neighbours:
             return
         keys, rows = self._user_index.items()
         oldest = np.lexsort((keys, self._seen[rows]))
-        gone = rows[oldest[: len(keys) - self._max_users + self._max_users // 16]]
-        self._user_index.remove_rows(gone)
-        self._recent[gone], self._totals[gone], self._seen[gone] = -1, 0, 0
+        self._let_go(rows[oldest[: len(keys) - self._max_users + self._max_users // 16]])
+
+    def _let_go(self, rows: I64) -> None:
+        self._user_index.remove_rows(rows)
+        self._recent[rows], self._totals[rows], self._seen[rows] = -1, 0, 0
+
+    def erase(self, users: U64) -> int:
+        """Forgets the labels of users, by fingerprint; returns how many users went. What they said of items' agreement
+        stays in those sums."""
+        gone = 0
+        if self._key == self._user:
+            rows = self._user_index.find(np.unique(users[users != 0]))
+            self._let_go(rows[rows >= 0])
+            gone += int(np.count_nonzero(rows >= 0))
+        if self._of == self._user:
+            gone += self._erase_items(self._item_index.find(np.unique(users[users != 0])))
+        return gone
+
+    def _erase_items(self, rows: I64) -> int:
+        rows = rows[rows >= 0]
+        for sums in (self._agreement, self._shared):
+            sums[rows], sums[:, rows] = 0, 0
+        self._recent[np.isin(self._recent >> 1, rows)] = -1
+        self._item_index.remove_rows(rows)
+        return len(rows)
 
     def capture(self) -> dict[str, Any]:
         items, users = self._item_index.row_limit, self._user_index.row_limit

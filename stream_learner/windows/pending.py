@@ -162,12 +162,27 @@ class Pending:
         columns = self.tape.read(self.tape.start, self.tape.stop, EXAMPLE_COLUMNS)
         return ExampleBatch(**{name: columns[name] for name in EXAMPLE_COLUMNS})
 
+    def erase(self, column: int, ids: U64) -> I64:
+        """Forgets the examples with one of these fingerprints in a column of `ExampleBatch.ids`; returns the positions
+        they had. Those behind them move up."""
+        if not len(self):
+            return np.empty(0, np.int64)
+        held = self.tape.read(self.tape.start, self.tape.stop, ("ids",))["ids"][:, column]
+        positions = self.tape.start + np.flatnonzero(np.isin(held, ids[ids != 0]))
+        if len(positions):
+            self.tape.erase(positions)
+            self._index_all()
+        return positions
+
     def capture(self) -> dict[str, Any]:
         return self.tape.capture()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """The runs are made anew: how the index is cut into runs decides nothing."""
         self.tape.restore(state)
+        self._index_all()
+
+    def _index_all(self) -> None:
+        """The runs are made anew: how the index is cut into runs decides nothing."""
         self._runs = []
         if len(self):
             held = self.tape.read(self.tape.start, self.tape.stop, ("key", "time"))

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from stream_learner.durable import Fence, unfenced, write_file
 from stream_learner.events import EventBatch, EventSchema, ExampleBatch
 from stream_learner.judging.join_health import Broken, JoinHealth
-from stream_learner.keys import I64
+from stream_learner.keys import I64, U64
 from stream_learner.retry import retrying
 from stream_learner.settings import Config
 from stream_learner.windows.attribution import Matured
-from stream_learner.windows.kept_examples import KeptExamples
+from stream_learner.windows.kept_examples import Kept, KeptExamples
 from stream_learner.windows.quarantined_slides import (
     FOLDER,
     QuarantinedSlide,
@@ -55,6 +55,7 @@ class Quarantine:
         self._horizon = 0 if config.labels.source == "field" else int(config.labels.horizon)
         self._kept = KeptExamples(self._state / FOLDER, config.snapshot.keep, fence)
         self._fence = fence
+        self._user = schema.id_column("user")
         self._slides: dict[int, QuarantinedSlide] = {}  # by number, ascending
         self._due: list[ExampleBatch] = []  # requeued, to be learned with the next slide
         self._fresh: list[int] = []  # numbers found since the last version
@@ -140,8 +141,8 @@ class Quarantine:
         self._slides[number] = replace(slide, status="requeued", examples=0, size_bytes=0)
         free = 0
         if slide.examples:
-            kept = self._kept.read(number, slide.size_bytes)
-            self._kept.finish(number)
+            kept = self._kept.read(slide.kept, slide.size_bytes)
+            self._kept.finish(slide.kept)
             filed, aside = self._meets(kept, "quarantined")
             self._file(kept.take(aside), filed[aside])
             self._due.append(kept.take(~aside))
@@ -149,11 +150,41 @@ class Quarantine:
         self._record({"verdict": "requeued", "slide": number, "examples": free})
         self._note()
 
+    def erase(self, ids: U64) -> int:
+        """Forgets the examples of users, by fingerprint; returns how many. A file that held some is followed by another
+        edition without them; itself it stays until no kept snapshot names it."""
+        gone = 0
+        for number, slide in list(self._slides.items()):
+            if slide.size_bytes:
+                gone += self._erase_kept(number, ids)
+        for at, due in enumerate(self._due):
+            theirs = np.isin(due.ids[:, self._user], ids)
+            self._due[at] = due.take(~theirs)
+            gone += int(np.count_nonzero(theirs))
+        self._note()
+        return gone
+
+    def _erase_kept(self, number: int, ids: U64) -> int:
+        slide = self._slides[number]
+        examples = self._kept.read(slide.kept, slide.size_bytes)
+        stay = ~np.isin(examples.ids[:, self._user], ids)
+        if stay.all():
+            return 0
+        self._kept.finish(slide.kept)
+        left = replace(slide, edition=slide.edition + 1, examples=int(np.count_nonzero(stay)), size_bytes=0)
+        if left.examples:
+            left = replace(left, size_bytes=self._appended(left, examples.take(stay)))
+        if not left.grows:
+            self._kept.finish(left.kept)
+        self._slides[number] = left
+        return int(np.count_nonzero(~stay))
+
     # ---- on disk --------------------------------------------------------------------------------------------
 
     def prune(self, captured: dict[str, Any]) -> list[str]:
         """After a snapshot with this state was written; on the writer thread. Returns what failed."""
-        return self._kept.prune([slide["number"] for slide in captured["slides"] if slide["size_bytes"]])
+        slides = (QuarantinedSlide(**slide) for slide in captured["slides"])
+        return self._kept.prune([slide.kept for slide in slides if slide.size_bytes])
 
     @property
     def size_bytes(self) -> int:
@@ -189,8 +220,10 @@ class Quarantine:
         self._restore_files()
 
     def _restore_files(self) -> None:
-        growing = {slide.number: slide.size_bytes for slide in self._slides.values() if slide.grows}
-        self._kept.restore(growing, self._slides.keys() - growing.keys())
+        slides = self._slides.values()
+        growing = {slide.kept: slide.size_bytes for slide in slides if slide.grows}
+        editions = {Kept(slide.number, edition) for slide in slides for edition in range(slide.edition + 1)}
+        self._kept.restore(growing, editions - growing.keys())
         self._note()
 
     def _note(self) -> None:
@@ -226,10 +259,13 @@ class Quarantine:
             self._slides[number] = replace(slide, given_up=slide.given_up + len(examples))
             self.given_up += len(examples)
             return
-        size_bytes = retrying(
-            lambda: self._kept.append(number, examples), f"quarantine of slide {number}", self._retry_timeout
-        )
+        size_bytes = self._appended(slide, examples)
         self._slides[number] = replace(slide, examples=slide.examples + len(examples), size_bytes=size_bytes)
+
+    def _appended(self, slide: QuarantinedSlide, examples: ExampleBatch) -> int:
+        """Puts examples on disk; the file's length then."""
+        where = f"quarantine of slide {slide.number}"
+        return retrying(lambda: self._kept.append(slide.kept, examples), where, self._retry_timeout)
 
     def _make_room(self, needed: int, number: int) -> None:
         """Gives up other slides' examples, the oldest first, until `needed` bytes fit."""
@@ -240,7 +276,7 @@ class Quarantine:
             ):
                 return
             if other.size_bytes and other.number != number:
-                self._kept.finish(other.number)
+                self._kept.finish(other.kept)
                 lost = other.given_up + other.examples
                 self._slides[other.number] = replace(other, examples=0, size_bytes=0, given_up=lost)
                 self.given_up += other.examples

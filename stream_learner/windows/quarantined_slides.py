@@ -11,6 +11,7 @@ import msgspec
 
 from stream_learner.durable import BAD_JSON
 from stream_learner.errors import ConfigError, StateError
+from stream_learner.windows.kept_examples import Kept
 
 FOLDER = "quarantine"  # in the state folder
 
@@ -29,6 +30,12 @@ class QuarantinedSlide:
     examples: int = 0  # kept on disk
     size_bytes: int = 0  # of their file
     given_up: int = 0  # examples that there was no room for; from the first of them on none is kept
+    edition: int = 0  # of their file: grows with every erasure that took some out
+
+    @property
+    def kept(self) -> Kept:
+        """Names their file."""
+        return Kept(self.number, self.edition)
 
     @property
     def grows(self) -> bool:

@@ -114,6 +114,13 @@ class Tape:
         self._blocks = self._blocks[whole:]
         self.start = upto
 
+    def erase(self, positions: I64) -> None:
+        """Takes out the rows at these positions, all of which must be held: those behind them move up."""
+        stay = np.ones(len(self), bool)
+        stay[positions - self.start] = False
+        columns = self.read(self.start, self.stop)
+        self.restore({"start": self.start, "columns": {name: column[stay] for name, column in columns.items()}})
+
     def capture(self) -> dict[str, Any]:
         return {"start": self.start, "columns": self.read(self.start, self.stop)}
 

@@ -177,3 +177,25 @@ def test_only_exact_tables_know_ids():
     for key in ("admit_after: 2", "expire_after: 1d"):
         with pytest.raises(ConfigError, match=f"features.ids.item.{key.split(':')[0]}: .*hashed table knows no ids"):
             parse(f"features: {{ids: {{item: {{{key}}}}}}}\n")
+
+
+def test_an_erased_id_gives_its_row_back_as_new_and_the_champion_is_left_alone():
+    living = LIVING.replace("admit_after: 3", "admit_after: 1")
+    made = setting("learning: {hidden: [8], batch_size: 32}\n", living)
+    learner = Learner(made.config, made.features)
+    batch = _batch(made, 200, 1, 0, 20)
+    learner.learn(batch, Replay(0, 1), 0)
+    learner.promote()
+    column = next(column for column in made.features.ids if column.table == "exact")
+    table = learner.ids[column.name]
+    ids = np.unique(batch.ids[:, column.column])[-3:-1]
+    rows = table.rows[np.searchsorted(table.ids, np.sort(ids.view(np.int64)))].astype(np.int64)
+    before = learner.candidate.tables[column.name].numpy()
+    assert learner.erase(column.column, ids, 1) == 2
+    after = learner.candidate.tables[column.name].numpy()
+    assert not np.isin(table.ids, ids.view(np.int64)).any() and not np.isin(table.rows, rows).any()
+    assert (after[rows] != before[rows]).any(axis=1).all()
+    others = np.setdiff1d(np.arange(len(after)), rows)
+    assert np.array_equal(after[others], before[others])
+    assert np.array_equal(learner.champion.tables[column.name].numpy(), before)
+    assert learner.erase(column.column, ids, 2) == 0

@@ -137,3 +137,20 @@ def test_a_slide_without_events_changes_nothing() -> None:
     store = SessionStore(config.next_item, schema)
     examples, touched = store.step(EventBatch.empty(schema))
     assert len(examples) == len(touched.rows) == len(store) == 0
+
+
+def test_erased_users_leave_no_session_and_the_others_go_on() -> None:
+    config = config_of()
+    schema = configs.event_schema(config)
+    rows = made_up(3, 200, 5)
+    rows = [(time, user, item, 0, kind) for time, user, item, _, kind in rows]  # sessions by user
+    events = events_of(schema, rows)
+    one, other = SessionStore(config.next_item, schema), SessionStore(config.next_item, schema)
+    one.step(one.wanted(events.take(slice(0, 120))))
+    assert one.erase(np.array([2, 0], np.uint64)) > 0
+    left = events.take(events.ids[:, schema.id_column("user")] != 2)
+    split = int(np.count_nonzero(left.offset < 120))
+    other.step(other.wanted(left.take(slice(0, split))))
+    for store in (one, other):
+        store.step(store.wanted(left.take(slice(split, None))))
+    assert all(np.array_equal(one.capture()[name], other.capture()[name]) for name in one.capture())

@@ -18,7 +18,7 @@ from stream_learner.events import EventBatch, ExampleBatch
 from stream_learner.judging.join_health import Broken
 from stream_learner.settings import Config, Duration
 from stream_learner.windows.attribution import Matured
-from stream_learner.windows.kept_examples import KeptExamples, kept_path, read_examples
+from stream_learner.windows.kept_examples import Kept, KeptExamples, kept_path, read_examples
 from stream_learner.windows.quarantine import Quarantine
 from stream_learner.windows.quarantined_slides import read_slides
 from stream_learner.windows.slides import Slide
@@ -161,7 +161,7 @@ def test_restored_from_any_snapshot_it_goes_on_as_if_nothing_had_happened(tmp_pa
                 halting.restore(copy.deepcopy(kept))
     assert same_state(straight.capture(), halting.capture())
     for slide in straight.slides():
-        paths = [kept_path(tmp_path / life / "quarantine", slide.number) for life in ("straight", "halting")]
+        paths = [kept_path(tmp_path / life / "quarantine", slide.kept) for life in ("straight", "halting")]
         if slide.size_bytes:
             first, second = (read_examples(path, slide.size_bytes) for path in paths)
             assert all(same_state(getattr(first, f.name), getattr(second, f.name)) for f in fields(ExampleBatch))
@@ -216,18 +216,18 @@ def test_what_an_operator_may_not_requeue_is_refused_with_what_there_is(tmp_path
 
 def test_a_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
     kept = KeptExamples(tmp_path, 1)
-    size_bytes = kept.append(3, examples_at(np.arange(5), np.arange(5)))
-    path = kept_path(tmp_path, 3)
+    size_bytes = kept.append(Kept(3), examples_at(np.arange(5), np.arange(5)))
+    path = kept_path(tmp_path, Kept(3))
     content = bytearray(path.read_bytes())
     for place, damaged in ((40, "checksum"), (len(content) - 1, "checksum")):
         flipped = bytearray(content)
         flipped[place] ^= 1
         path.write_bytes(flipped)
         with pytest.raises(StateError, match=f"slide-000000000003.examples is not as it was written.*{damaged}"):
-            kept.read(3, size_bytes)
+            kept.read(Kept(3), size_bytes)
     path.write_bytes(content[:-4])
     with pytest.raises(StateError, match="it has"):
-        kept.read(3, size_bytes)
+        kept.read(Kept(3), size_bytes)
     (tmp_path / "quarantine").mkdir()
     (tmp_path / "quarantine" / "slides.json").write_bytes(msgspec.json.encode([{"number": 1}]))
     with pytest.raises(StateError, match=r"slides.json is not as it was written"):
