@@ -50,6 +50,8 @@ def parse(text: str, name: str = "config", environ: Mapping[str, str] = os.envir
     try:
         config = _convert(raw, name)
         problems = contradictions(config)
+        for challenger, variant in variants(config).items():
+            problems += [f"challengers.{challenger}: {found}" for found in _challenged(config, variant, problems)]
     except ConfigError as error:
         raise ConfigError(silenced(str(error), raw)) from None
     if problems:
@@ -329,6 +331,32 @@ def event_schema(config: Config) -> EventSchema:
         ids=tuple(dict.fromkeys(["user", "item", "session", *categorical])),
         numbers=tuple(dict.fromkeys(numeric)),
     )
+
+
+def variants(config: Config) -> dict[str, Config]:
+    """By name, what the config is with the keys of each challenger. ConfigError where they are not allowed."""
+    found = {}
+    for name, challenger in config.challengers.items():
+        asked = {"learning": challenger.learning, "replay": challenger.replay}
+        plain = {part: _merged(to_plain(getattr(config, part)), keys) for part, keys in asked.items()}
+        parts = _convert(plain, f"challengers.{name}")
+        found[name] = msgspec.structs.replace(config, learning=parts.learning, replay=parts.replay, challengers={})
+    return found
+
+
+def _merged(plain: Any, over: Any) -> Any:
+    if not isinstance(plain, dict) or not isinstance(over, dict):
+        return over
+    return {**plain, **{key: _merged(plain.get(key), value) for key, value in over.items()}}
+
+
+def _challenged(config: Config, variant: Config, known: list[str]) -> Iterator[str]:
+    """What speaks against a challenger, beside what speaks against the config already."""
+    yield from (problem for problem in contradictions(variant) if problem not in known)
+    if (variant.learning, variant.replay) == (config.learning, config.replay):
+        yield "differs in nothing; name keys of `learning` or `replay`"
+    if variant.learning.threads != config.learning.threads:
+        yield f"learning.threads: {variant.learning.threads}; threads are the process's, leave it out"
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:

@@ -14,9 +14,9 @@ from stream_learner.journal import Command
 from stream_learner.judging import checks
 from stream_learner.judging.checks import Comparison
 from stream_learner.judging.judge import Judge
+from stream_learner.judging.race import OWN
 from stream_learner.judging.verdict import Verdict
-from stream_learner.learning.learner import Learner
-from stream_learner.learning.replay import Replay
+from stream_learner.learning.contenders import Contenders
 from stream_learner.publishing.publisher import Occasion, Publisher, Version
 from stream_learner.settings import Config
 from stream_learner.windows.aggregates import Aggregates
@@ -40,21 +40,19 @@ class Means:
 
 
 class Decisions:
-    """Acts on learner, judge and publisher; holds no state of its own."""
+    """Acts on contenders, judge and publisher; holds no state of its own."""
 
     def __init__(
         self,
         config: Config,
-        learner: Learner,
-        replay: Replay,
+        contenders: Contenders,
         judge: Judge,
         publisher: Publisher,
         aggregates: Aggregates,
         means: Means,
     ) -> None:
         self._config = config
-        self._learner = learner
-        self._replay = replay
+        self._contenders = contenders
         self._judge = judge
         self._publisher = publisher
         self._aggregates = aggregates
@@ -65,7 +63,9 @@ class Decisions:
         version = self._canary(slide)
         if version is not None or not self._judge.due(slide.end):
             return version
-        verdict = self._judge.verdict(slide, finite=self._learner.finite(), champion=self._publisher.champion)
+        contenders, champion = self._contenders, self._publisher.champion
+        sound = contenders.own.finite()
+        verdict = self._judge.verdict(slide, finite=sound, champion=champion, challengers=contenders.finite())
         self._tell(slide.number, {**verdict.to_json(), "drift": self._judge.drift_numbers()})
         self._means.judged(verdict)
         return self._act_on(verdict, slide)
@@ -80,7 +80,7 @@ class Decisions:
         if not verdict.passed:
             return self.roll_back(verdict.previous, slide.end, {"verdict": "rollback", "reason": verdict.reason})
         self._judge.canary.end()
-        self._learner.let_previous_go()
+        self._contenders.let_previous_go()
         return None
 
     def _act_on(self, verdict: Verdict, slide: Slide) -> Version | None:
@@ -95,12 +95,12 @@ class Decisions:
 
     def _publish(self, verdict: Verdict, slide: Slide) -> Version:
         before = self._publisher.champion
-        self._learner.promote()
+        self._contenders.promote(verdict.challenger)
         occasion = self._means.occasion(verdict.to_json())
         sample, observed = self._judge.sample(), self._judge.observed()
         version = self._publisher.promoted(occasion, self._aggregates, sample, observed)
         self._means.published(slide.end, False)
-        if before is not None and self._learner.has_previous:
+        if before is not None and self._contenders.has_previous:
             self._judge.canary.begin(version.manifest.version, before, slide.end)
         return version
 
@@ -127,7 +127,8 @@ class Decisions:
 
     def _restart(self, slide: Slide, since: int) -> int:
         """The candidate from the champion, which was told of no click since then (us). Returns the rows replayed."""
-        replayed = self._learner.restart(self._replay, slide.number, self._config.gate.catch_up_steps)
+        replay, steps = self._contenders.replays[OWN], self._config.gate.catch_up_steps
+        replayed = self._contenders.own.restart(replay, slide.number, steps)
         self._means.forgotten(since)
         self._judge.gate.restarted(slide.end)
         return replayed
@@ -148,6 +149,12 @@ class Decisions:
         self._tell(slide.number, {**line, "reason": reason, "replayed": replayed, "parent": verdict.parent})
         self._means.count(action)
         return version
+
+    def left_race(self, slide: Slide, challenger: str, why: str) -> None:
+        """A challenger cannot learn any more."""
+        line = {"kind": "challenger", "slide": slide.number, "slide_end": slide.end, "challenger": challenger}
+        self._tell(slide.number, {**line, "reason": f"challenger {challenger} is out of the race: {why}"})
+        self._means.count("challenger_out")
 
     def carry_out(self, command: Command, slide_end: int) -> Version | None:
         """An operator's command, between two slides; `slide_end` of the last one, us. A rollback is a version."""

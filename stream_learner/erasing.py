@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,7 @@ from stream_learner.events import EventSchema
 from stream_learner.journal import Command
 from stream_learner.judging.judge import Judge
 from stream_learner.keys import U64
-from stream_learner.learning.learner import Learner
-from stream_learner.learning.replay import Replay
+from stream_learner.learning.contenders import Contenders
 from stream_learner.next_item.task import NextItemTask
 from stream_learner.windows.aggregates import Aggregates
 from stream_learner.windows.attribution import Attribution
@@ -52,8 +51,7 @@ class Erasure:
         aggregates: Aggregates,
         attribution: Attribution,
         quarantine: Quarantine,
-        replays: Sequence[Replay],
-        learners: Sequence[Learner],
+        contenders: Contenders,
         judge: Judge,
         next_item: NextItemTask | None,
         record: Callable[[dict[str, Any]], None],
@@ -63,21 +61,20 @@ class Erasure:
         self._aggregates = aggregates
         self._attribution = attribution
         self._quarantine = quarantine
-        self._replays = replays
-        self._learners = learners
+        self._contenders = contenders
         self._judge = judge
         self._next_item = next_item
         self._record = record
 
     def carry_out(self, command: Command, slide_end: int) -> None:
         """Before the slide that the command was journaled for; `slide_end` of the one before, us."""
-        users = users_of(command.arguments)
+        users, learners = users_of(command.arguments), self._contenders.learners.values()
         found = {
             "keys of aggregates": self._aggregates.erase(users),
             "pending examples": self._attribution.erase(users),
             "quarantined examples": self._quarantine.erase(users),
-            "replayed examples": sum(replay.erase(self._column, users) for replay in self._replays),
-            "rows of exact tables": sum(one.erase(self._column, users, command.slide) for one in self._learners),
+            "replayed examples": sum(replay.erase(self._column, users) for replay in self._contenders.replays.values()),
+            "rows of exact tables": sum(one.erase(self._column, users, command.slide) for one in learners),
             "sessions": 0 if self._next_item is None else self._next_item.store.erase(users),
         }
         self._judge.erase(users)

@@ -84,6 +84,7 @@ def report(worker: Worker, watch: Stopwatch, events_before: int) -> dict[str, An
         "baselines": {name: judge.board.lifetime(name) for name in BASELINES},
         "slices": judge.slice_metrics(),
         "drift": judge.drift.report(),
+        **({} if not worker.contenders.costs else {"challengers": _challengers(worker)}),
         **({} if worker.next_item is None else {"next_item": worker.next_item.report()}),
         "verdicts": {"passed": tally.passed, "held": tally.held},
         "versions": list(worker.publisher.versions),
@@ -95,6 +96,19 @@ def report(worker: Worker, watch: Stopwatch, events_before: int) -> dict[str, An
     }
     plain: dict[str, Any] = finite_or_none(content)
     return plain
+
+
+def _challengers(worker: Worker) -> dict[str, Any]:
+    """How each stands, and what it has learned."""
+    return {
+        name: {
+            **worker.judge.race.gates[name].standing(),
+            "out": worker.contenders.out.get(name),
+            "serving": name == worker.contenders.serving,
+            "model_sha256": worker.contenders.learners[name].model_sha256(),
+        }
+        for name in worker.contenders.costs
+    }
 
 
 def write(content: dict[str, Any], path: Path) -> None:

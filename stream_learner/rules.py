@@ -12,6 +12,7 @@ import msgspec
 
 from stream_learner.errors import ConfigError
 from stream_learner.ingest.mapping import RecordReader
+from stream_learner.race_rules import challengers
 from stream_learner.settings import NOVELTY, Between, Config, Duration, Section
 from stream_learner.settings.base import is_url
 
@@ -290,6 +291,7 @@ def _learning(config: Config) -> Iterator[str]:
         yield f"learning.table_optimizer: {learning.table_optimizer}, but ftrl is for all weights; use null"
     if learning.negative_share < 1 and config.labels.mode in ("duplicate", "fnc"):
         yield f"learning.negative_share: {learning.negative_share:g}, but {config.labels.mode} learns every negative"
+    yield from challengers(config)
     yield from _slices(config)
     span = config.judging.span
     for key, value in (("start", span.start), ("end", span.end)):

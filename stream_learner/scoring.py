@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stream_learner.events import EventBatch, ExampleBatch
 from stream_learner.judging.judge import Judge
-from stream_learner.learning.learner import Learner
+from stream_learner.learning.contenders import Contenders
 from stream_learner.publishing.publisher import Publisher
 from stream_learner.settings import Labels
 
@@ -17,8 +17,9 @@ from stream_learner.settings import Labels
 class Scoring:
     """Asks candidate, champion, the version in service as its callers see it, and the do-nothing baselines."""
 
-    def __init__(self, learner: Learner, judge: Judge, publisher: Publisher, labels: Labels) -> None:
-        self._learner = learner
+    def __init__(self, contenders: Contenders, judge: Judge, publisher: Publisher, labels: Labels) -> None:
+        self._contenders = contenders
+        self._learner = contenders.own
         self._judge = judge
         self._publisher = publisher
         self._labelled = labels.in_events
@@ -43,7 +44,7 @@ class Scoring:
             examples,
             logit_served=self._publisher.score_served(examples),
             logit_candidate=self._learner.score(examples),  # the same rows for one model after the other
-            logit_champion=self._learner.score_champion(examples),
+            logit_champion=self._contenders.score_champion(examples),
         )
 
     def candidate_at_maturity(self, examples: ExampleBatch) -> NDArray[np.float32] | None:
@@ -58,4 +59,4 @@ class Scoring:
 
     def champion_at_maturity(self, examples: ExampleBatch) -> NDArray[np.float32]:
         """The champion's logits, [n]; NaN where there is none, and where it may have been told of an example early."""
-        return self._judge.where_fair(examples, self._learner.score_champion(examples))
+        return self._judge.where_fair(examples, self._contenders.score_champion(examples))

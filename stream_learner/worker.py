@@ -32,11 +32,12 @@ from stream_learner.ingest.source import Partition, Source
 from stream_learner.intake import Intake
 from stream_learner.journal import Command, FileJournal
 from stream_learner.judging.judge import Judge
+from stream_learner.judging.race import OWN
 from stream_learner.judging.score_log import ScoreLog
 from stream_learner.judging.verdict import Verdict
+from stream_learner.learning.contenders import Contenders
 from stream_learner.learning.features import feature_schema
-from stream_learner.learning.learner import NOTHING, Learned, Learner
-from stream_learner.learning.replay import replay_buffer
+from stream_learner.learning.learner import NOTHING, Learned
 from stream_learner.lease import Lease
 from stream_learner.lessons import to_learn
 from stream_learner.next_item.names import ItemNames
@@ -124,10 +125,10 @@ class Worker:
         self.attribution = Attribution(config, self.schema)
         self.quarantine = Quarantine(config, self.schema, self._record, lease.prove)
         features = feature_schema(config, self.schema, self.aggregates.columns)
-        self.learner = Learner(config, features)
-        self.replay = replay_buffer(config, self.schema)
+        self.contenders = Contenders(config, features, self.schema)
+        self.learner, self.replay = self.contenders.own, self.contenders.replays[OWN]
         self.judge = Judge(config, self.schema, features)
-        self.publisher = Publisher(config, features, self.aggregates.columns, self.learner, lease)
+        self.publisher = Publisher(config, features, self.aggregates.columns, self.contenders, lease)
         self.next_item: NextItemTask | None = None
         if self.names is not None:
             self.next_item = NextItemTask(config, self.schema, self.names, lease, self._record)
@@ -136,9 +137,9 @@ class Worker:
         self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)
         settling = self.writer.drain, self.attribution.forget
         means = Means(self._record, self._judged, self._published, around.metrics.decided, self._occasion, *settling)
-        models = self.learner, self.replay, self.judge, self.publisher
+        models = self.contenders, self.judge, self.publisher
         self.decisions = Decisions(config, *models, self.aggregates, means)
-        self.scoring = Scoring(self.learner, self.judge, self.publisher, config.labels)
+        self.scoring = Scoring(self.contenders, self.judge, self.publisher, config.labels)
         self.operators = Operators(
             self.commands, self.journal, self.intake, self.publishers[0], self.quarantine, config.storage.retry_timeout
         )
@@ -152,13 +153,14 @@ class Worker:
                 "quarantine": self.quarantine,
                 "learner": self.learner,
                 "replay": self.replay,
+                **({} if not config.challengers else {"challengers": self.contenders}),
                 "judge": self.judge,
                 "scores": self.scores,
                 "publisher": self.publisher,
                 **({} if self.next_item is None else {"next_item": self.next_item}),
             }
         )
-        holders = self.aggregates, self.attribution, self.quarantine, [self.replay], [self.learner], self.judge
+        holders = self.aggregates, self.attribution, self.quarantine, self.contenders, self.judge
         self.erasure = Erasure(self.schema, *holders, self.next_item, self._record)
         self._snapshot_at: int | None = None  # slide end of the last snapshot, us
         self._captured_at = time.monotonic()
@@ -253,7 +255,7 @@ class Worker:
             examples = self.scoring.arrived(events.take(rows), numbers, slide.number)
             if whole:
                 self.judge.arrived(examples, slide)
-                self.judge.canary.arrived(examples.logit_champion, self.learner.score_previous(examples))
+                self.judge.canary.arrived(examples.logit_champion, self.contenders.score_previous(examples))
         with self._stage("attribution"):
             came = self.attribution.step(events, rows, examples, slide.end, early=whole and self.learner.has_learned)
             self.tally.joined(len(rows), *came.counts())
@@ -263,16 +265,18 @@ class Worker:
         with self._stage("judge"):
             candidate = self.scoring.candidate_at_maturity(matured.examples)
             champion = self.scoring.champion_at_maturity(matured.examples)
-            self.judge.matured(matured, candidate, champion, slide)
-            labels, previous = matured.examples.label, self.learner.score_previous(matured.examples)
+            challengers = self.contenders.challengers_at_maturity(matured.examples)
+            self.judge.matured(matured, candidate, champion, slide, challengers)
+            labels, previous = matured.examples.label, self.contenders.score_previous(matured.examples)
             self.judge.canary.matured(champion, previous, labels)
             self._retrying(
                 lambda: self.scores.line(slide.number, slide.end, candidate, champion, labels), "scores.jsonl"
             )
         with self._stage("learn"):
-            self.learner.look_back(matured.examples, slide.end, drifted=self.judge.relation_moved)
+            self.contenders.look_back(matured.examples, slide.end, drifted=self.judge.relation_moved)
             fresh, early = to_learn(matured, requeued, self.config.labels)
-            return self.learner.learn(fresh, self.replay, slide.number, early)
+            left = partial(self.decisions.left_race, slide)
+            return self.contenders.learn(fresh, slide.number, early, left)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -331,7 +335,7 @@ class Worker:
 
     def _published(self, slide_end: int, rollback: bool) -> None:
         """Evidence, drift reference and the list of slides in quarantine start afresh with every version."""
-        self.judge.published(slide_end, self.learner.score_champion, rollback=rollback)
+        self.judge.published(slide_end, self.contenders.score_champion, rollback=rollback)
         self.quarantine.published()
 
     def _occasion(self, verdict: dict[str, Any]) -> Occasion:

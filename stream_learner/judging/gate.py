@@ -62,6 +62,12 @@ class Gate:
         both = np.isfinite(candidate) & np.isfinite(champion)
         self._gains += PairedGains.of(candidate[both], champion[both], labels[both])
 
+    def standing(self) -> dict[str, float]:
+        """NE and calibration over the evidence window, and the mean NE gain over the champion since the last version;
+        NaN where not defined."""
+        sums, gains = self._window.total().candidate, Comparison.of(self._gains, self._config.alpha)
+        return {"ne": sums.normalized_entropy, "calibration": sums.calibration, "gain": gains.gain}
+
     def due(self, slide_end: int) -> bool:
         """Whether `gate.interval` of event time has passed since it was asked; first as soon as there is evidence."""
         if self._asked_at is None:

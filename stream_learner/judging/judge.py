@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +22,7 @@ from stream_learner.judging.drift_inputs import InputColumns
 from stream_learner.judging.gate import Gate
 from stream_learner.judging.metrics import finite_or_none, to_logits
 from stream_learner.judging.observed import Observed
+from stream_learner.judging.race import Race, shared
 from stream_learner.judging.scoreboard import Origin, Scoreboard
 from stream_learner.judging.slices import Slices
 from stream_learner.judging.verdict import Question, Verdict
@@ -55,7 +56,8 @@ class Judge:
             user=self._user,
         )
         self.drift = DriftWatch(columns, config.drift, config.seed)
-        self.gate = Gate(config.gate)
+        gate = shared(config.gate, len(config.challengers))
+        self.gate, self.race = Gate(gate), Race(gate, tuple(config.challengers))
         self._early = config.labels.early
         self.relation_moved = False  # whether the last slide's labels told so of the champion
         self._floored = sorted(config.gate.slices)
@@ -75,10 +77,15 @@ class Judge:
         self.drift.arrived(examples, slide.number, slide.end)
 
     def matured(
-        self, matured: Matured, candidate: NDArray[np.float32] | None, champion: NDArray[np.float32], slide: Slide
+        self,
+        matured: Matured,
+        candidate: NDArray[np.float32] | None,
+        champion: NDArray[np.float32],
+        slide: Slide,
+        challengers: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> None:
-        """Examples got their labels. `candidate` (None = it has learned nothing yet) and `champion` (NaN = there is
-        none) are logits given before these were learned. [n]"""
+        """Examples got their labels. `candidate` (None = it has learned nothing yet), `champion` (NaN = there is none)
+        and `challengers`, by name, are logits given before these were learned. [n]"""
         examples = matured.examples
         arrival = {
             "candidate": examples.logit_candidate,
@@ -92,7 +99,10 @@ class Judge:
         if candidate is not None:
             fair = self._fair(examples)
             floors = {name: inside[fair] for name, inside in self._floors(examples).items()}
-            self.gate.observe(candidate[fair], champion[fair], examples.label[fair], slide.end, floors)
+            labels = examples.label[fair]
+            self.gate.observe(candidate[fair], champion[fair], labels, slide.end, floors)
+            others = {name: logits[fair] for name, logits in (challengers or {}).items()}
+            self.race.observe(others, champion[fair], labels, slide.end, floors)
         self.baselines.update(examples.ids, examples.label)
         span = slide.start, slide.end
         findings = self.drift.matured(examples, matured.delays(), champion, slide.number, span)
@@ -144,8 +154,11 @@ class Judge:
     def due(self, slide_end: int) -> bool:
         return self.gate.due(slide_end)
 
-    def verdict(self, slide: Slide, *, finite: bool, champion: int | None) -> Verdict:
-        """The gate's answer for this slide, with every number it used."""
+    def verdict(
+        self, slide: Slide, *, finite: bool, champion: int | None, challengers: Mapping[str, bool] | None = None
+    ) -> Verdict:
+        """The gate's answer for this slide, with every number it used. `challengers`: of those in the race, whether all
+        their weights are finite."""
         self.psi, self._shares = self.drift.psi(slide.end), self.drift.shares(slide.end)
         question = Question(
             slide=slide.number,
@@ -156,7 +169,7 @@ class Judge:
             baselines=self._baselines(),
             auc=self.board.window("candidate", max(self.windows))["auc"] if self._ranked else math.nan,
         )
-        return self.gate.judge(question)
+        return self.race.judge(self.gate.judge(question), question, challengers or {})
 
     def _baselines(self) -> dict[str, Any]:
         """The do-nothing baselines over the longest window, beside the verdict."""
@@ -169,6 +182,7 @@ class Judge:
         """A new version, whose logits `score` gives, is in service: the evidence and the drift reference start
         afresh."""
         self.gate.published(slide_end, rollback=rollback)
+        self.race.published(slide_end, rollback=rollback)
         self.canary.end()
         self.drift.published(slide_end, score)
 
@@ -214,8 +228,10 @@ class Judge:
             "baselines": self.baselines.capture(),
             "drift": self.drift.capture(),
             "gate": self.gate.capture(),
+            **({"race": self.race.capture()} if self.race.gates else {}),
             "canary": self.canary.capture(),
             "sample": None if self._sample is None else self._sample.capture(),
+            "psi": dict(self.psi),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -224,8 +240,10 @@ class Judge:
         self.baselines.restore(state["baselines"])
         self.drift.restore(state["drift"])
         self.gate.restore(state["gate"])
+        self.race.restore(state.get("race", {}))
         self.canary.restore(state["canary"])
         self._sample = None if state["sample"] is None else ExampleBatch.restored(state["sample"])
+        self.psi = dict(state.get("psi", {}))  # a snapshot of 0.1.0 has none
 
 
 def _instant(text: str | None, default: int) -> int:

@@ -49,9 +49,11 @@ class Verdict:
     degraded: bool = False  # the candidate is proven worse than the champion
     override: str | None = None  # the operator's reason, where the rules alone would not have passed it
     kind: str = "verdict"
+    challenger: str | None = None  # whose model it is about; None = the config's own
+    race: dict[str, Any] | None = None  # what was found of everyone, by name; None = there are no challengers
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, keys sorted, None for what is not finite; a function of log, journal and config alone."""
         plain = finite_or_none(asdict(self))
         assert isinstance(plain, dict)
-        return plain
+        return plain if self.race is not None else {k: v for k, v in plain.items() if k not in ("challenger", "race")}

@@ -138,6 +138,8 @@ def _shown(line: dict[str, Any], *, spread: bool) -> dict[str, Any]:
     return {
         **shown,
         "evidence": {name: line["evidence"].get(name) for name in _EVIDENCE},
+        "challenger": line.get("challenger"),
+        "race": line.get("race"),
         "rules": [rule for rule in line.get("rules", []) if rule["name"] == "against_champion"],
         "baselines": {"item_rate": {"normalized_entropy": item_rate.get("normalized_entropy")}},
         "psi": {name: round(value, 4) for name, value in line.get("psi", {}).items()},
@@ -151,7 +153,17 @@ def _shown(line: dict[str, Any], *, spread: bool) -> dict[str, Any]:
 
 def _version(manifest: dict[str, Any]) -> dict[str, Any]:
     """What the page shows of a version; its size instead of its files."""
-    kept = ("version", "parent", "rollback_of", "slide", "slide_end_us", "event_time_span", "gaps", "content_sha256")
+    kept = (
+        "version",
+        "parent",
+        "rollback_of",
+        "challenger",
+        "slide",
+        "slide_end_us",
+        "event_time_span",
+        "gaps",
+        "content_sha256",
+    )
     metrics = {name: manifest["metrics"].get(name) for name in _BOARD_METRICS}
     return {
         **{name: manifest[name] for name in kept},

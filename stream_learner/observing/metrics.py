@@ -56,6 +56,7 @@ DECISIONS = (
     "rollback_serving",
     "override",
     "override_cancelled",
+    "challenger_out",
 )
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -192,6 +193,7 @@ class WorkerMetrics:
         self.pending_examples.set(len(worker.attribution))
         self.replay_examples.set(len(worker.replay))
         self.replay_size.set(worker.replay.size_bytes)
+        self._race(worker)
         for feature, table in worker.learner.ids.items():
             self.id_table_rows.labels(feature).set(len(table.ids))
             self.waiting_ids.labels(feature).set(table.waiting)
@@ -211,6 +213,16 @@ class WorkerMetrics:
             self.join_health.labels(measure).set(share)
         for key, count in worker.aggregates.sizes().items():
             self.aggregate_keys.labels(key).set(count)
+
+    def _race(self, worker: Worker) -> None:
+        """What each challenger has cost, and how it stands by the gate's evidence."""
+        for name, cost in worker.contenders.costs.items():
+            self.challenger_seconds.labels(name).set(cost.seconds)
+            self.challenger_rows.labels(name).set(cost.rows)
+            self.challenger_racing.labels(name).set(name not in worker.contenders.out)
+            self.challenger_serving.labels(name).set(name == worker.contenders.serving)
+            for metric, value in worker.judge.race.gates[name].standing().items():
+                self.challenger_quality.labels(name, metric).set(value)
 
     def _qualities(self, worker: Worker) -> None:
         """Ranks of whole windows cost; they are taken at most four times a minute and never for 5 % of the time."""
@@ -343,6 +355,24 @@ class WorkerMetrics:
         )
         self.catalogue_items = self._gauge("catalogue_items", "Items that can be recommended (next_item)")
         self.session_events = self._gauge("session_events", "Events of sessions held for neighbours (next_item)")
+        self.challenger_quality = self._gauge(
+            "challenger_quality_ratio",
+            "NE, calibration and NE gain over the champion of a challenger, by the gate's evidence",
+            "challenger",
+            "metric",
+        )
+        self.challenger_seconds = self._gauge(
+            "challenger_cost_seconds",
+            "Time spent on scores and learning of a challenger, by this process",
+            "challenger",
+        )
+        self.challenger_rows = self._gauge(
+            "challenger_cost_rows", "Rows a challenger was trained on, by this process", "challenger"
+        )
+        self.challenger_racing = self._gauge("challenger_racing", "1 while a challenger is in the race", "challenger")
+        self.challenger_serving = self._gauge(
+            "challenger_serving", "1 while the version in service is a challenger's", "challenger"
+        )
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
         self.decisions = self._counter("decisions_total", f"Other decisions: {', '.join(DECISIONS)}", "decision")
         for verdict in ("passed", "held"):

@@ -46,6 +46,7 @@ class Manifest(_Stored, frozen=True, kw_only=True):
     version: int
     parent: int | None  # the champion it followed; None for the first
     rollback_of: int | None = None  # the older version whose files these are
+    challenger: str | None = None  # whose model it is, of the config's `challengers`; None = the config's own
     slide: int  # number of the slide after which it was taken
     slide_end_us: int
     event_time_span: tuple[int, int] | None  # first and last event time of those slides

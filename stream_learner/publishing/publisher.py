@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,8 +17,9 @@ from stream_learner.errors import StateError
 from stream_learner.events import ExampleBatch
 from stream_learner.explaining.features import integrated_gradients, permutation_importance
 from stream_learner.judging.observed import Observed
+from stream_learner.judging.race import OWN
+from stream_learner.learning.contenders import Contenders
 from stream_learner.learning.features import FeatureSchema
-from stream_learner.learning.learner import Learner
 from stream_learner.lease import Lease
 from stream_learner.publishing.card import HTML, MARKDOWN, Card, Moved, card
 from stream_learner.publishing.card_text import markdown, page
@@ -74,6 +76,7 @@ class Version:
     sample: ExampleBatch  # real rows, for the load-and-query check
     logits: NDArray[np.float32]  # what the worker itself says to them
     card: Card
+    exporter: Exporter
 
 
 @dataclass(frozen=True)
@@ -96,17 +99,20 @@ class Publisher:
         config: Config,
         features: FeatureSchema,
         columns: Sequence[AggregateColumn],
-        learner: Learner,
+        contenders: Contenders,
         lease: Lease,
     ) -> None:
         self._config = config
         self._features = features
         self._columns = columns
-        self._learner = learner
+        self._contenders = contenders
         self._hash = configs.model_hash(config)
         self._hashes = {self._hash}  # of this and of all configs the state was carried over from
         self.checkpoints = open_checkpoints(config, token=lease.token, fence=lease.prove)
-        self._exporter = Exporter(config, features, columns, Path(config.state) / "template")
+        self._exporters = {
+            name: Exporter(one, features, columns, Path(config.state) / _template(name))
+            for name, one in contenders.configs.items()
+        }
         self.champion: int | None = None
         self.previous: int | None = None  # the version the champion followed; None after a rollback
         self.versions: list[int] = []  # every number ever given
@@ -115,8 +121,9 @@ class Publisher:
 
     def start(self) -> list[str]:
         """Clears what a killed writer left and makes all graphs ready; returns what was cleared."""
-        self._learner.trace()
-        self._exporter.prepare(self._learner)
+        self._contenders.trace()
+        for name, exporter in self._exporters.items():
+            exporter.prepare(self._contenders.learners[name])
         return self.checkpoints.recover()
 
     def settled(self) -> int:
@@ -128,12 +135,12 @@ class Publisher:
         if self.champion is None:
             return np.full(len(examples), np.nan, np.float32)
         numbers = served_numbers(self._config, self._features, self._columns, examples, self._tables)
-        return self._learner.score_champion(examples.with_numbers(numbers))
+        return self._contenders.score_champion(examples.with_numbers(numbers))
 
     # ---- making versions ------------------------------------------------------------------------------------
 
     def promoted(self, occasion: Occasion, aggregates: Aggregates, sample: ExampleBatch, observed: Observed) -> Version:
-        """The learner's new champion as a version."""
+        """The new champion as a version."""
         capacity = self._config.export.capacity
         tables = {key: aggregates.table(key, capacity, occasion.slide_end) for key in self._config.export.aggregates}
         return self._version(occasion, tables, sample, observed, rollback_of=None)
@@ -143,37 +150,43 @@ class Publisher:
         manifest = self.checkpoints.require(version)
         if manifest.config_hash not in self._hashes:
             raise StateError(f"version {version} was made under other model keys; use the config it was made with")
+        if (manifest.challenger or OWN) not in self._exporters:
+            raise StateError(
+                f"version {version} is of challenger {manifest.challenger}, which the config does not name"
+            )
         return manifest
 
     def rolled_back(self, occasion: Occasion, to: int, sample: ExampleBatch, observed: Observed) -> Version:
-        """An older version's content as a new one; the learner's champion becomes it."""
-        self.require(to)
+        """An older version's content as a new one; the champion becomes it."""
+        challenger = self.require(to).challenger
         with self.checkpoints.files(to) as folder:
-            variables, tables = self._exporter.load(folder)
-        self._learner.load_champion(variables)
+            variables, tables = self._exporters[challenger or OWN].load(folder)
+        self._contenders.load_champion(challenger, variables)
         return self._version(occasion, tables, sample, observed, rollback_of=to)
 
     def _version(
         self, occasion: Occasion, tables: Tables, sample: ExampleBatch, observed: Observed, rollback_of: int | None
     ) -> Version:
-        variables = self._learner.version_variables()
+        variables, exporter = self._contenders.champion.values(), self._exporters[self._contenders.serving]
         number = next_version(occasion.slide_end, max(self.versions, default=0))
-        content = self._exporter.content_sha256(variables, tables), self._exporter.signature()
+        content = exporter.content_sha256(variables, tables), exporter.signature()
         whose = self._config.name, number, self.champion, rollback_of
         manifest = manifest_of(self._config, self._hash, occasion, *whose, *content)
+        if self._contenders.serving != OWN:
+            manifest = msgspec.structs.replace(manifest, challenger=self._contenders.serving)
         self.previous = self.champion if rollback_of is None else None
         self.champion, self._tables = number, tables
         self.versions.append(number)
         told = card(manifest, observed, self._moved(observed.matured, occasion.slide))
-        return Version(manifest, variables, tables, sample, self._learner.score_champion(sample), told)
+        return Version(manifest, variables, tables, sample, self._contenders.score_champion(sample), told, exporter)
 
     def _moved(self, examples: ExampleBatch | None, slide: int) -> Moved:
-        """What moves the scores of the learner's champion on labelled examples."""
+        """What moves the scores of the champion on labelled examples."""
         if examples is None:
             return Moved({}, {}, 0.0, 0)
         seed = self._config.seed, slide
-        importance = permutation_importance(self._learner.score_champion, examples, self._features, seed)
-        shares, left = integrated_gradients(self._learner.champion, examples)
+        importance = permutation_importance(self._contenders.score_champion, examples, self._features, seed)
+        shares, left = integrated_gradients(self._contenders.champion, examples)
         return Moved(importance, shares, left, len(examples))
 
     # ---- on the writer thread -------------------------------------------------------------------------------
@@ -184,11 +197,11 @@ class Publisher:
             version.manifest.version,
             lambda folder: self._write_files(folder, version),
             version.manifest,
-            lambda folder: self._exporter.check(folder, version.sample, version.logits),
+            lambda folder: version.exporter.check(folder, version.sample, version.logits),
         )
 
     def _write_files(self, folder: Path, version: Version) -> None:
-        self._exporter.write(folder, version.variables, version.tables)
+        version.exporter.write(folder, version.variables, version.tables)
         write_file(folder / MARKDOWN, markdown(version.card).encode())
         write_file(folder / HTML, page(version.card).encode())
 
@@ -214,6 +227,11 @@ class Publisher:
         self.champion, self.versions, self.pins = state["champion"], list(state["versions"]), set(state["pins"])
         self._hashes = {self._hash, *state["config_hashes"]}
         self._tables = {key: (table["keys"], table["values"]) for key, table in state["tables"].items()}
+
+
+def _template(name: str) -> str:
+    """The folder of a contender's graph in the state folder."""
+    return "template" if name == OWN else f"template-{name}"
 
 
 def announcement(checkpoints: Checkpoints, number: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from stream_learner.settings.base import Duration, Secret, Section
 from stream_learner.settings.gate import Canary, Gate, SliceFloor
 from stream_learner.settings.judging import NOVELTY, Drift, Judging, JudgingSpan, Quarantine
 from stream_learner.settings.learning import (
+    Challenger,
     Encoding,
     Ensemble,
     Features,
@@ -75,6 +76,7 @@ __all__ = [
     "Blend",
     "Canary",
     "Catalogue",
+    "Challenger",
     "Checkpoints",
     "Config",
     "CountSlides",

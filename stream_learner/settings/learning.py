@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -229,3 +229,14 @@ class Replay(Section, frozen=True):
         float, Meta(description="dark: weight of the squared distance from the logits held", ge=0, le=100)
     ] = 0.5
     beta: Annotated[float, Meta(description="dark: weight of the log loss of replayed rows", ge=0, le=100)] = 0.5
+
+
+class Challenger(Section, frozen=True):
+    """A variant of the model: what it does not name is as the config has it."""
+
+    learning: Annotated[
+        dict[str, Any], Meta(description="keys of `learning` in which it differs (not: threads, calibration_rows)")
+    ] = msgspec.field(default_factory=dict)
+    replay: Annotated[dict[str, Any], Meta(description="keys of `replay` in which it differs")] = msgspec.field(
+        default_factory=dict
+    )

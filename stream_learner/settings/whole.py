@@ -10,7 +10,7 @@ from msgspec import Meta
 from stream_learner.settings.base import Section, op, section
 from stream_learner.settings.gate import Canary, Gate
 from stream_learner.settings.judging import Drift, Judging, Quarantine
-from stream_learner.settings.learning import Features, Learning, Replay
+from stream_learner.settings.learning import Challenger, Features, Learning, Replay
 from stream_learner.settings.next_item import NextItem, Task
 from stream_learner.settings.operating import (
     Announce,
@@ -57,6 +57,13 @@ class Config(Section, frozen=True):
     features: Annotated[Features, Meta(description="what the model sees")] = section(Features)
     learning: Annotated[Learning, Meta(description="the model and how it learns")] = section(Learning)
     replay: Annotated[Replay, Meta(description="what it is reminded of")] = section(Replay)
+    challengers: Annotated[
+        dict[str, Challenger],
+        Meta(
+            description="up to 8 variants by name that learn from the same slides, each with a model and a replay "
+            "buffer of its own; the gate publishes whoever is best, with `gate.alpha` divided among all; {} = none"
+        ),
+    ] = msgspec.field(default_factory=dict)
     next_item: Annotated[NextItem, Meta(description="the task next_item: recommendations")] = section(NextItem)
     judging: Annotated[Judging, Meta(description="prequential metrics")] = section(Judging)
     drift: Annotated[Drift, Meta(description="input drift")] = section(Drift)

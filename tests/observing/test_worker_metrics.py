@@ -17,8 +17,10 @@ from stream_learner.judging.baselines import Baselines
 from stream_learner.judging.drift import DriftWatch
 from stream_learner.judging.drift_inputs import InputColumns
 from stream_learner.judging.drift_tests import Finding
+from stream_learner.judging.race import Race
 from stream_learner.judging.scoreboard import Origin, Scoreboard
 from stream_learner.judging.slices import Slices
+from stream_learner.learning.contenders import Cost
 from stream_learner.learning.features import IdColumn
 from stream_learner.learning.id_tables import IdTable
 from stream_learner.learning.learner import Learned
@@ -40,6 +42,11 @@ NAMES = [
     "broken_slides_total",
     "captures_waiting",
     "catalogue_items",
+    "challenger_cost_rows",
+    "challenger_cost_seconds",
+    "challenger_quality_ratio",
+    "challenger_racing",
+    "challenger_serving",
     "champion_version",
     "commit_failures_total",
     "dead_letters_total",
@@ -139,11 +146,13 @@ class Parts:
             ids={"item": IdTable(IdColumn("item", 1, "exact", 9, 2))},
             condition=lambda: Condition(0.25, 0.5, 3.0),
         )
+        self.contenders: Any = SimpleNamespace(costs={"fast": Cost(1.5, 40)}, out={}, serving="fast")
         self.identities = None
         self.writer: Any = SimpleNamespace(waiting=1)
         self.judge: Any = SimpleNamespace(
             board=Scoreboard(("candidate", "prior"), windows, 1000, features=2),
             baselines=Baselines(schema, 1.0, 16),
+            race=Race(self.config.gate, ["fast"]),
             slices=Slices(self.config.judging, schema),
             drift=DriftWatch(InputColumns({}, {}, (), 0), self.config.drift, 0),
         )
@@ -160,6 +169,7 @@ def test_the_list_is_closed_and_well_named():
         assert set(entry.labels) <= {
             "topic", "partition", "fate", "reason", "stage", "key", "cause", "source", "model", "metric", "window",
             "feature", "verdict", "slice", "kind", "measure", "decision",
+            "challenger",
         }  # fmt: skip
 
 
@@ -180,7 +190,7 @@ def test_every_bound_has_its_gauge_and_its_key():
     assert set(BOUNDS.values()) <= set(configs.leaves(configs.to_plain(Config())))
     # a gauge that counts what is held, and not a level or a time, has a bound
     held = {name for name in gauges if name.endswith(("_records", "_events", "_ids", "_keys", "_examples", "_rows"))}
-    assert held - set(BOUNDS) == {"lag_records"}  # of the log, not of this process
+    assert held - set(BOUNDS) == {"lag_records", "challenger_cost_rows"}  # of the log; counted, not held
 
 
 def test_two_workers_share_nothing():
@@ -235,6 +245,19 @@ def test_quality_is_shown_by_model_and_window(tmp_path):
     metrics.closed(worker, Learned(0, 0, 0, float("nan")))
     assert value(metrics, "quality_ratio", model="candidate", metric="auc", window="1h") == 1.0
     assert np.isnan(value(metrics, "quality_ratio", model="prior", metric="ne", window="1h"))
+
+
+def test_the_race_is_shown_by_challenger(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
+    logits, labels = np.array([-1, 0, 1, 2], np.float32), np.array([0, 0, 1, 1], np.float32)
+    worker.judge.race.observe({"fast": logits}, np.zeros(4, np.float32), labels, 1, {})
+    metrics.closed(worker, Learned(0, 0, 0, float("nan")))
+    assert value(metrics, "challenger_cost_seconds", challenger="fast") == 1.5
+    assert value(metrics, "challenger_cost_rows", challenger="fast") == 40
+    assert value(metrics, "challenger_racing", challenger="fast") == 1
+    assert value(metrics, "challenger_serving", challenger="fast") == 1
+    assert value(metrics, "challenger_quality_ratio", challenger="fast", metric="gain") > 0
+    assert 0 < value(metrics, "challenger_quality_ratio", challenger="fast", metric="ne") < 1
 
 
 def test_drift_and_slices_are_shown(tmp_path):
