@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo audit sbom release-fixture docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-next-item bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots
+.PHONY: setup bench-setup demo audit sbom release-fixture docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-options bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-next-item bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots
 
 KILLS ?= 20
 SEED ?= 7
 MINUTES ?= 60
 INPUTS ?= 1000000
 SEEDS ?= 4
+OPTION_SEEDS ?= 11 12
 
 setup: $(VENV)/.ready
 
@@ -87,6 +88,10 @@ bench-quality: bench-setup
 # Protocol P3, next item: bench-next-item [OUT=n.json] [DATA=DIR] [METHODS=a,b or all]; all takes hours
 bench-next-item: setup
 	$(BIN)/python -m benchmarks.next_item --events $(DATA)/ader_diginetica/events.parquet $(if $(OUT),--report $(OUT)) $(if $(METHODS),--methods $(METHODS))
+
+# Learner options and a race of challengers on a shop whose tastes change at once: bench-options [OUT=o.json] [OPTION_SEEDS="11 12"]
+bench-options: setup
+	$(BIN)/python -m benchmarks.options --seeds $(OPTION_SEEDS) $(if $(OUT),--out $(OUT))
 
 # What each label mode is worth on a shop whose conversions are known: bench-delay [OUT=d.json]
 bench-delay: setup

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from stream_learner.journal import Command
@@ -19,6 +20,7 @@ from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.contenders import Contenders
 from stream_learner.publishing.publisher import Occasion, Publisher, Version
 from stream_learner.settings import Config
+from stream_learner.settings.base import instant
 from stream_learner.windows.aggregates import Aggregates
 from stream_learner.windows.attribution import Matured
 from stream_learner.windows.slides import Slide
@@ -130,7 +132,7 @@ class Decisions:
         replay, steps = self._contenders.replays[OWN], self._config.gate.catch_up_steps
         replayed = self._contenders.own.restart(replay, slide.number, steps)
         self._means.forgotten(since)
-        self._judge.gate.restarted(slide.end)
+        self._judge.restarted(slide.end)
         return replayed
 
     def _start_again(self, verdict: Verdict, slide: Slide, target: int | None) -> Version | None:
@@ -149,6 +151,19 @@ class Decisions:
         self._tell(slide.number, {**line, "reason": reason, "replayed": replayed, "parent": verdict.parent})
         self._means.count(action)
         return version
+
+    def warm_start(self, slide: Slide, last_end: int | None) -> int:
+        """Where history ends with this slide (the one before ended at `last_end`, us), what is remembered of it is gone
+        through again. Returns the rows."""
+        wanted = self._config.learning.warm_start
+        if wanted.until is None or not (last_end or 0) <= instant(wanted.until) < slide.end:
+            return 0
+        rows = self._contenders.rehearse(slide.number, wanted.passes, partial(self.left_race, slide))
+        self._judge.restarted(slide.end)
+        reason = f"warm start: history ended, and {rows:,} remembered rows were gone through"
+        line = {"kind": "warm_start", "slide": slide.number, "slide_end": slide.end}
+        self._tell(slide.number, {**line, "reason": reason, "replayed": rows})
+        return rows
 
     def left_race(self, slide: Slide, challenger: str, why: str) -> None:
         """A challenger cannot learn any more."""

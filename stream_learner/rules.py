@@ -292,6 +292,9 @@ def _learning(config: Config) -> Iterator[str]:
     if learning.negative_share < 1 and config.labels.mode in ("duplicate", "fnc"):
         yield f"learning.negative_share: {learning.negative_share:g}, but {config.labels.mode} learns every negative"
     yield from challengers(config)
+    yield from _warm_start(config)
+    if learning.core_share is not None and config.slides.by_count is not None:
+        yield "learning.core_share: slides by count span no time to take a share of; use learning.budget, and null"
     yield from _slices(config)
     span = config.judging.span
     for key, value in (("start", span.start), ("end", span.end)):
@@ -300,6 +303,18 @@ def _learning(config: Config) -> Iterator[str]:
     start, end = _time(span.start), _time(span.end)
     if start is not None and end is not None and start >= end:
         yield f"judging.span: start {span.start} is not before end {span.end}"
+
+
+def _warm_start(config: Config) -> Iterator[str]:
+    until = config.learning.warm_start.until
+    if until is None:
+        return
+    if _time(until) is None:
+        yield f"learning.warm_start.until: {until!r}; expected an ISO 8601 time such as 2026-11-01T00:00:00Z"
+    if not config.replay.capacity:
+        yield "learning.warm_start: goes through the replay buffer again, but replay.capacity is 0; give it room"
+    if config.replay.policy in ("stratified", "dark"):
+        yield f"learning.warm_start: replay.policy {config.replay.policy} holds no plain sample of history; use uniform"
 
 
 def _plasticity(config: Config) -> Iterator[str]:

@@ -20,11 +20,12 @@ from typing import Any, TypeVar
 from stream_learner import config as configs
 from stream_learner import config_change
 from stream_learner.config_change import ConfigSwitched
+from stream_learner.conversion import ConversionPath
 from stream_learner.decisions import Decisions, Means
 from stream_learner.durable import make_folder, recover_folder
 from stream_learner.erasing import Erasure
 from stream_learner.errors import RetryableError
-from stream_learner.events import EventBatch, ExampleBatch
+from stream_learner.events import EventBatch
 from stream_learner.gaps import OnGap
 from stream_learner.ingest.dead_letters import DeadLetterSink
 from stream_learner.ingest.identity import Deduplicator
@@ -37,14 +38,14 @@ from stream_learner.judging.score_log import ScoreLog
 from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.contenders import Contenders
 from stream_learner.learning.features import feature_schema
-from stream_learner.learning.learner import NOTHING, Learned
+from stream_learner.learning.learned import NOTHING, Learned
 from stream_learner.lease import Lease
-from stream_learner.lessons import to_learn
 from stream_learner.next_item.names import ItemNames
 from stream_learner.next_item.task import NextItemTask
 from stream_learner.observing.health import Health
 from stream_learner.observing.metrics import WorkerMetrics
 from stream_learner.operators import Operators
+from stream_learner.pace import Pace
 from stream_learner.parts import Parts
 from stream_learner.publishing.announce import Announcer
 from stream_learner.publishing.commands import Commands
@@ -57,7 +58,7 @@ from stream_learner.settings import Config
 from stream_learner.snapshots import Chain, Snapshots
 from stream_learner.tally import Tally
 from stream_learner.windows.aggregates import Aggregates
-from stream_learner.windows.attribution import Attribution, select_examples
+from stream_learner.windows.attribution import Attribution
 from stream_learner.windows.quarantine import Quarantine
 from stream_learner.windows.slides import Slide
 from stream_learner.writer import Writer
@@ -143,6 +144,7 @@ class Worker:
         self.operators = Operators(
             self.commands, self.journal, self.intake, self.publishers[0], self.quarantine, config.storage.retry_timeout
         )
+        self.pace = Pace(config, self.contenders)
         self.parts = Parts(
             {
                 "tally": self.tally,
@@ -153,6 +155,7 @@ class Worker:
                 "quarantine": self.quarantine,
                 "learner": self.learner,
                 "replay": self.replay,
+                "pace": self.pace,
                 **({} if not config.challengers else {"challengers": self.contenders}),
                 "judge": self.judge,
                 "scores": self.scores,
@@ -162,6 +165,21 @@ class Worker:
         )
         holders = self.aggregates, self.attribution, self.quarantine, self.contenders, self.judge
         self.erasure = Erasure(self.schema, *holders, self.next_item, self._record)
+        self.conversion = ConversionPath(
+            config=config,
+            schema=self.schema,
+            tally=self.tally,
+            quarantine=self.quarantine,
+            aggregates=self.aggregates,
+            attribution=self.attribution,
+            scoring=self.scoring,
+            contenders=self.contenders,
+            judge=self.judge,
+            scores=self.scores,
+            decisions=self.decisions,
+            pace=self.pace,
+            stage=self._stage,
+        )
         self._snapshot_at: int | None = None  # slide end of the last snapshot, us
         self._captured_at = time.monotonic()
         self._head = configs.model_head(config)
@@ -203,6 +221,10 @@ class Worker:
         self.lease.check()
         self.writer.check()
         self.operators.take(self.writer.drain, self._carry_out)
+        if (rows := self.pace.wanted()) is not None:
+            entry = self.intake.decide("budget", {"rows": rows}, f"budget-{self.intake.slides.number}")
+            if entry is not None:
+                self._carry_out(entry)
         if self._config_left and not self.intake.repeating:
             self._adopt_config()
         return not self._stopping()
@@ -212,6 +234,8 @@ class Worker:
         log.info("slide %d: %s", entry.slide, entry)
         if entry.name == "requeue":
             self.quarantine.requeue(int(entry.arguments["slide"] or 0))
+        elif entry.name == "budget":
+            self.pace.obey(int(entry.arguments["rows"] or 0))
         elif entry.name == "erase":
             self.erasure.carry_out(entry, self._last_end or 0)
             self.parts.begin_anew()
@@ -235,7 +259,7 @@ class Worker:
         events = self._without_repeats(slide)
         learned = NOTHING
         if self.config.learns("conversion"):
-            learned += self._learn_conversion(slide, events)
+            learned += self.conversion.step(slide, events, self._last_end)
         if self.next_item is not None:
             with self._stage("next_item"):
                 learned += self.next_item.step(slide, events, self.intake.slides)
@@ -243,40 +267,6 @@ class Worker:
         with self._stage("commit"):
             self._commit(slide)
         self._show(slide, learned)
-
-    def _learn_conversion(self, slide: Slide, events: EventBatch) -> Learned:
-        found = self.quarantine.found
-        with self._stage("aggregates"):
-            rows = select_examples(events, self.schema, self.config)
-            whole = self.quarantine.inspect(slide, events, rows, self.attribution.matched(events, rows))
-            self.tally.inspected(len(events), whole=whole)
-            numbers = self.aggregates.step(events, rows, slide.start, slide.end, whole=whole)
-        with self._stage("score"):
-            examples = self.scoring.arrived(events.take(rows), numbers, slide.number)
-            if whole:
-                self.judge.arrived(examples, slide)
-                self.judge.canary.arrived(examples.logit_champion, self.contenders.score_previous(examples))
-        with self._stage("attribution"):
-            came = self.attribution.step(events, rows, examples, slide.end, early=whole and self.learner.has_learned)
-            self.tally.joined(len(rows), *came.counts())
-            matured, requeued = self.quarantine.sort_out(came, slide)
-            matured = self.decisions.after_outage(slide, matured, self.quarantine.found - found)
-            self.aggregates.take_in_labels(ExampleBatch.concat([*requeued, matured.examples]), slide.end)
-        with self._stage("judge"):
-            candidate = self.scoring.candidate_at_maturity(matured.examples)
-            champion = self.scoring.champion_at_maturity(matured.examples)
-            challengers = self.contenders.challengers_at_maturity(matured.examples)
-            self.judge.matured(matured, candidate, champion, slide, challengers)
-            labels, previous = matured.examples.label, self.contenders.score_previous(matured.examples)
-            self.judge.canary.matured(champion, previous, labels)
-            self._retrying(
-                lambda: self.scores.line(slide.number, slide.end, candidate, champion, labels), "scores.jsonl"
-            )
-        with self._stage("learn"):
-            self.contenders.look_back(matured.examples, slide.end, drifted=self.judge.relation_moved)
-            fresh, early = to_learn(matured, requeued, self.config.labels)
-            left = partial(self.decisions.left_race, slide)
-            return self.contenders.learn(fresh, slide.number, early, left)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

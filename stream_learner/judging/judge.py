@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from stream_learner.judging.slices import Slices
 from stream_learner.judging.verdict import Question, Verdict
 from stream_learner.learning.features import FeatureSchema, NumberColumn
 from stream_learner.settings import NOVELTY, Config, Duration
+from stream_learner.settings.base import instant
 from stream_learner.windows.attribution import Matured
 from stream_learner.windows.slides import Slide
 
@@ -42,7 +42,8 @@ class Judge:
 
     def __init__(self, config: Config, schema: EventSchema, features: FeatureSchema) -> None:
         self._span = config.judging.span
-        self._start, self._end = _instant(self._span.start, -(2**63)), _instant(self._span.end, 2**63 - 1)
+        self._start = -(2**63) if self._span.start is None else instant(self._span.start)
+        self._end = 2**63 - 1 if self._span.end is None else instant(self._span.end)
         names = (*MODELS, *BASELINES)
         self.windows: tuple[Duration, ...] = tuple(config.judging.windows)
         self.board = Scoreboard(names, self.windows, config.judging.exact_max, len(config.judging.slices))
@@ -186,6 +187,11 @@ class Judge:
         self.canary.end()
         self.drift.published(slide_end, score)
 
+    def restarted(self, slide_end: int) -> None:
+        """The candidates are others now: the evidence starts afresh."""
+        for gate in (self.gate, *self.race.gates.values()):
+            gate.restarted(slide_end)
+
     def drift_numbers(self) -> dict[str, Any]:
         """What the drift detectors say, for the verdict's record; NaN as None."""
         finite: dict[str, Any] = finite_or_none({**self.drift.numbers(), "shares": self._shares})
@@ -244,15 +250,6 @@ class Judge:
         self.canary.restore(state["canary"])
         self._sample = None if state["sample"] is None else ExampleBatch.restored(state["sample"])
         self.psi = dict(state.get("psi", {}))  # a snapshot of 0.1.0 has none
-
-
-def _instant(text: str | None, default: int) -> int:
-    """An ISO 8601 time in us since the epoch; naive = UTC."""
-    if text is None:
-        return default
-    moment = datetime.fromisoformat(text)
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1_000_000)
 
 
 def _watched(column: NumberColumn, config: Config) -> bool:

@@ -29,20 +29,22 @@ class Batches:
         return sum(len(rows) for rows in self.fresh)
 
 
-def batches(time: NDArray[np.int64], learned: int, config: Config, slide: int, *, replay: bool) -> Batches:
+def batches(
+    time: NDArray[np.int64], learned: int, config: Config, slide: int, budget: int | None, *, replay: bool
+) -> Batches:
     """The batches of a slide whose examples were clicked at `time` [n] (us).
 
     `learned`: rows learned from ever before; with them a fraction of a replayed row is carried over from batch to
-    batch. `replay`: whether there is anything to draw. The budget takes replayed rows first, evenly from all batches,
-    then the last passes, then the oldest clicks; among equally old ones the seed decides.
+    batch. `replay`: whether there is anything to draw. The `budget` (rows, None = no bound) takes replayed rows first,
+    evenly from all batches, then the last passes, then the oldest clicks; among equally old ones the seed decides.
     """
     learning = config.learning
-    passes = _passes(time, learning.passes, learning.budget, np.random.default_rng([config.seed, BUDGET_STAGE, slide]))
+    passes = _passes(time, learning.passes, budget, np.random.default_rng([config.seed, BUDGET_STAGE, slide]))
     fresh = [rows[i : i + learning.batch_size] for rows in passes for i in range(0, len(rows), learning.batch_size)]
     ends = np.cumsum([0, *map(len, fresh)])
     ratio = config.replay.ratio if replay else 0.0
     wanted = [int((learned + int(end)) * ratio) - int(learned * ratio) for end in ends]  # up to each batch's end
-    most = wanted[-1] if learning.budget is None else min(wanted[-1], learning.budget - int(ends[-1]))
+    most = wanted[-1] if budget is None else min(wanted[-1], budget - int(ends[-1]))
     up_to = [count * most // max(wanted[-1], 1) for count in wanted]
     replayed = [after - before for before, after in pairwise(up_to)]
     return Batches(fresh, replayed, len(time) * learning.passes - int(ends[-1]), wanted[-1] - most)

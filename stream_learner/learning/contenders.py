@@ -23,7 +23,8 @@ from stream_learner.events import EventSchema, ExampleBatch
 from stream_learner.judging.race import OWN
 from stream_learner.learning.delayed import Early
 from stream_learner.learning.features import FeatureSchema
-from stream_learner.learning.learner import Learned, Learner
+from stream_learner.learning.learned import Learned
+from stream_learner.learning.learner import Learner
 from stream_learner.learning.model import ConversionModel
 from stream_learner.learning.replay import replay_buffer
 from stream_learner.settings import Config
@@ -103,16 +104,35 @@ class Contenders:
         """One slide, by everyone; what the config's own model learned. A challenger whose loss is no longer finite is
         out of the race, for good: `left` is told its name and why."""
         learned = self.own.learn(matured, self.replays[OWN], slide, early)
+
+        def learn(name: str) -> int:
+            one = self.learners[name].learn(matured, self.replays[name], slide)
+            return one.rows + one.replayed
+
+        self._let_learn(learn, left)
+        return learned
+
+    def rehearse(self, slide: int, passes: int, left: Callable[[str, str], None]) -> int:
+        """Everyone goes through all that they remember, after a slide; the rows of the config's own model."""
+        rows = self.own.rehearse(self.replays[OWN], slide, passes)
+        self._let_learn(lambda name: self.learners[name].rehearse(self.replays[name], slide, passes), left)
+        return rows
+
+    def _let_learn(self, learn: Callable[[str], int], left: Callable[[str, str], None]) -> None:
+        """`learn` is given the name of each challenger in the race and returns the rows that it took."""
         for name in self.challengers:
             with self._paid_by(name):
                 try:
-                    one = self.learners[name].learn(matured, self.replays[name], slide)
+                    self.costs[name].rows += learn(name)
                 except LearningError as error:
                     self.out[name] = str(error)
                     left(name, str(error))
-                    continue
-            self.costs[name].rows += one.rows + one.replayed
-        return learned
+
+    def keep_to(self, rows: int | None) -> None:
+        """Bounds the rows per slide of everyone, beside `learning.budget` of each; None = no other bound."""
+        for name, learner in self.learners.items():
+            own = self.configs[name].learning.budget
+            learner.budget = min((bound for bound in (own, rows) if bound is not None), default=None)
 
     def look_back(self, matured: ExampleBatch, slide_end: int, *, drifted: bool) -> None:
         for name in (OWN, *self.challengers):

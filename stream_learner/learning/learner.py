@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -21,40 +20,20 @@ from stream_learner.learning.delay_heads import DelayHeads
 from stream_learner.learning.delayed import POSITIVE, Early, Lessons
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.id_tables import IdTable, IdTables
+from stream_learner.learning.learned import Learned
 from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, rows_of
 from stream_learner.learning.normaliser import Normaliser
 from stream_learner.learning.plasticity import LOOKED_AT, Condition, Plasticity
-from stream_learner.learning.replay import Replay
+from stream_learner.learning.replay import Drawn, Replay
 from stream_learner.learning.steps import Steps
 from stream_learner.learning.training import Trainer
 from stream_learner.settings import Config
 
 CATCH_UP_STAGE = 32
+REHEARSAL_STAGE = 36
 _CATCH_UP_STEP = 1 << 32  # number of the first step of a restart in its slide: beyond those of learning
 BLANK_STAGE = 31  # stage constant of the seeds, so that no two stages share a random stream
 _CHECKED_ROWS = 65_536  # rows looked at at once: a few MB
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """What a slide's learning amounted to."""
-
-    rows: int  # matured examples times passes
-    replayed: int  # rows drawn from the replay buffer
-    steps: int
-    mean_loss: float  # log loss per row before each step, NaN when there was none
-    skipped: int = 0  # matured examples times passes that the budget left out
-    skipped_replay: int = 0  # rows it left in the replay buffer
-
-    def __add__(self, other: Learned) -> Learned:
-        """Of two tasks; the loss is that of the first that took a step."""
-        loss = other.mean_loss if math.isnan(self.mean_loss) else self.mean_loss
-        names = ("rows", "replayed", "steps", "skipped", "skipped_replay")
-        counts = {name: getattr(self, name) + getattr(other, name) for name in names}
-        return Learned(mean_loss=loss, **counts)
-
-
-NOTHING = Learned(0, 0, 0, float("nan"))
 
 
 class Learner:
@@ -78,6 +57,7 @@ class Learner:
         self._looked_at: ExampleBatch | None = None  # the last examples learned, for `condition`
         self._table_names = {f"table/{name}" for name in self.candidate.tables}
         self._steps = Steps(config, features, self._trainer, self._normaliser)
+        self.budget = config.learning.budget  # rows per slide, None = no bound
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
         self._boosted_at: int | None = None  # rows learned when the rates were last raised
         self._shift = Shift(rows) if (rows := config.learning.calibration_rows) else None
@@ -141,7 +121,8 @@ class Learner:
         finished = matured if early is None else ExampleBatch.concat([matured, early.finished])
         if self._heads is not None and early is not None:
             self._heads.learn(*self._steps.inputs(finished), finished.time, finished.label, early.in_time)
-        plan = batches(lessons.examples.time, self._learned_rows, self._config, slide, replay=len(replay) > 0)
+        times, there = lessons.examples.time, len(replay) > 0
+        plan = batches(times, self._learned_rows, self._config, slide, self.budget, replay=there)
         total = 0.0
         for step, (rows, wanted) in enumerate(zip(plan.fresh, plan.replayed, strict=True)):
             drawn = replay.draw(wanted, slide, step) if wanted else None
@@ -235,13 +216,23 @@ class Learner:
         self._ids.restarted(slide)
         self.candidate.encoder.mean.assign(self._normaliser.mean())
         self.candidate.encoder.deviation.assign(self._normaliser.deviation())
-        blanks = np.random.default_rng([self._config.seed, CATCH_UP_STAGE, slide])
         size = min(self._config.learning.batch_size, len(replay))
-        for step in range(_CATCH_UP_STEP, _CATCH_UP_STEP + steps if size else 0):
-            drawn = replay.draw(size, slide, step)
-            where = f"slide {slide}, step {step - _CATCH_UP_STEP} of catching up"
-            replay.learned(drawn, self._steps.take(None, drawn, blanks, self._boost(), where)[1])
-        return steps * size
+        draws = (replay.draw(size, slide, _CATCH_UP_STEP + step) for step in range(steps if size else 0))
+        return self._relearn(draws, replay, (CATCH_UP_STAGE, slide), "of catching up")
+
+    def rehearse(self, replay: Replay, slide: int, passes: int) -> int:
+        """Goes `passes` times through all that `replay` holds, after a slide. Returns the rows."""
+        draws = replay.passes(passes, self._config.learning.batch_size, slide)
+        return self._relearn(draws, replay, (REHEARSAL_STAGE, slide), "of the warm start")
+
+    def _relearn(self, draws: Iterable[Drawn], replay: Replay, at: tuple[int, int], what: str) -> int:
+        """Steps on drawn rows alone; `at`: stage and slide. Returns how many rows they were."""
+        blanks, rows = np.random.default_rng([self._config.seed, *at]), 0
+        for step, drawn in enumerate(draws):
+            taken = self._steps.take(None, drawn, blanks, self._boost(), f"slide {at[1]}, step {step} {what}")
+            replay.learned(drawn, taken[1])
+            rows += len(drawn.rows)
+        return rows
 
     def load_champion(self, variables: dict[str, NDArray[Any]]) -> None:
         """Makes a published version the champion. Raises StateError when it is of another config."""

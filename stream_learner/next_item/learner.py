@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stream_learner import settings
 from stream_learner.changes import Changed
 from stream_learner.errors import LearningError
-from stream_learner.learning.learner import Learned
+from stream_learner.learning.learned import Learned
 from stream_learner.learning.model import arrays_of, assign_all
 from stream_learner.next_item.catalogue import Catalogue
 from stream_learner.next_item.index import SessionIndex

@@ -18,7 +18,7 @@ from stream_learner.events import EventBatch, EventSchema
 from stream_learner.journal import Command
 from stream_learner.judging.metrics import finite_or_none
 from stream_learner.judging.verdict import Verdict
-from stream_learner.learning.learner import Learned
+from stream_learner.learning.learned import Learned
 from stream_learner.lease import Lease
 from stream_learner.next_item.catalogue import Catalogue
 from stream_learner.next_item.gate import RankGate

@@ -22,7 +22,7 @@ from stream_learner.next_item.metrics import SLICES as RANKING_SLICES
 from stream_learner.observing.traces import NoTraces, Traces
 
 if TYPE_CHECKING:
-    from stream_learner.learning.learner import Learned
+    from stream_learner.learning.learned import Learned
     from stream_learner.next_item.task import NextItemTask
     from stream_learner.snapshots import SnapshotInfo
     from stream_learner.worker import Worker
@@ -194,6 +194,7 @@ class WorkerMetrics:
         self.replay_examples.set(len(worker.replay))
         self.replay_size.set(worker.replay.size_bytes)
         self._race(worker)
+        self.budget.set(worker.learner.budget or 0)
         for feature, table in worker.learner.ids.items():
             self.id_table_rows.labels(feature).set(len(table.ids))
             self.waiting_ids.labels(feature).set(table.waiting)
@@ -308,6 +309,7 @@ class WorkerMetrics:
         self.skipped_rows = self._counter(
             "skipped_rows_total", "Rows that `learning.budget` left out: fresh or replay", "source"
         )
+        self.budget = self._gauge("budget_rows_per_slide", "Rows a slide of learning may cost, 0 = no bound")
         self.loss = self._gauge("loss_nats", "Mean training loss per row of the last slide")
         self.dormant_units = self._gauge(
             "dormant_units_ratio", "Share of the candidate's hidden units that hardly fire"

@@ -18,6 +18,7 @@ from stream_learner.settings.learning import (
     Plasticity,
     Replay,
     WarmRestart,
+    WarmStart,
 )
 from stream_learner.settings.next_item import (
     Blend,
@@ -127,5 +128,6 @@ __all__ = [
     "Task",
     "Topic",
     "WarmRestart",
+    "WarmStart",
     "Within",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -42,6 +43,13 @@ class Duration(int):
             if self and self % _UNITS_US[unit] == 0:
                 return f"{self // _UNITS_US[unit]}{unit}"
         return f"{int(self)}us" if self else "0s"
+
+
+def instant(text: str) -> int:
+    """An ISO 8601 time in us since the epoch; naive = UTC. ValueError for anything else."""
+    moment = datetime.fromisoformat(text)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1_000_000)
 
 
 class Secret(str):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from stream_learner.settings.base import Duration, Section, section, span
+from stream_learner.settings.base import Duration, Section, op, section, span
 
 
 class IdFeature(Section, frozen=True):
@@ -82,6 +82,17 @@ class WarmRestart(Section, frozen=True):
         float, Meta(description="times the rates are raised when drift of the relation is found; 1 = not", ge=1, le=100)
     ] = 1.0
     half_life: Annotated[int, Meta(description="rows learned in which the raise falls to half", ge=1)] = 20_000
+
+
+class WarmStart(Section, frozen=True):
+    until: Annotated[
+        str | None,
+        Meta(
+            description="ISO 8601 time (UTC) at which history ends: with the first slide that ends after it, all that "
+            "the replay buffer holds is gone through `passes` more times; null = no warm start"
+        ),
+    ] = None
+    passes: Annotated[int, Meta(description="such passes, in an order drawn by the seed", ge=1, le=100)] = 2
 
 
 class Plasticity(Section, frozen=True):
@@ -179,6 +190,16 @@ class Learning(Section, frozen=True):
             "first, then passes, then the examples of the oldest clicks; null = no bound"
         ),
     ] = None
+    core_share: Annotated[
+        Annotated[float, Meta(gt=0, le=256)] | None,
+        op(
+            "share of a core that learning may take of the time its slides span: the worker lowers and raises the "
+            "budget between slides, never above `budget`, and journals each change; null = `budget` alone"
+        ),
+    ] = None
+    warm_start: Annotated[WarmStart, Meta(description="several passes over history, then the stream")] = section(
+        WarmStart
+    )
     blank_rate: Annotated[
         float,
         Meta(

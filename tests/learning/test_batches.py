@@ -12,7 +12,8 @@ from stream_learner.learning.batches import batches
 def _plan(count, learned=0, slide=0, *, replay=True, **keys):
     learning = ", ".join(f"{name}: {value}" for name, value in keys.items() if name != "ratio")
     made = setting(f"learning: {{batch_size: 40, {learning}}}\nreplay: {{ratio: {keys.get('ratio', 1.0)}}}\n")
-    return batches(np.arange(count)[::-1].copy(), learned, made.config, slide, replay=replay)
+    budget = made.config.learning.budget
+    return batches(np.arange(count)[::-1].copy(), learned, made.config, slide, budget, replay=replay)
 
 
 def test_without_a_budget_everything_is_taken_in_order():
@@ -47,6 +48,6 @@ def test_a_budget_takes_replay_first_then_passes_then_the_oldest_clicks():
 def test_among_equally_old_clicks_the_seed_decides():
     made = setting("learning: {budget: 50}\n")
     time = np.zeros(100, np.int64)
-    chosen = [np.concatenate(batches(time, 0, made.config, slide, replay=False).fresh) for slide in (0, 0, 1)]
+    chosen = [np.concatenate(batches(time, 0, made.config, slide, 50, replay=False).fresh) for slide in (0, 0, 1)]
     assert np.array_equal(chosen[0], chosen[1]) and not np.array_equal(chosen[0], chosen[2])
     assert all(np.array_equal(rows, np.unique(rows)) and len(rows) == 50 for rows in chosen)

@@ -110,3 +110,20 @@ def test_without_capacity_or_examples_nothing_is_held():
     restored = Replay(10, seed=0)
     restored.restore(empty.capture())
     assert len(restored) == 0
+
+
+def test_passes_take_every_row_held_once_each_in_an_order_of_their_own():
+    made = setting()
+    replay = Replay(50, seed=4)
+    replay.add(_numbered(made, 0, 40), 0)
+    assert replay.erase(0, _numbered(made, 0, 40).ids[5:8, 0]) >= 3
+    left = sorted(time for time, row in zip(_held(replay), replay.columns["ids"], strict=True) if row.any())
+    drawn = list(replay.passes(2, 16, 9))
+    assert all(len(one.rows) <= 16 and (one.weights == 1).all() for one in drawn)
+    times = np.concatenate([one.examples.time for one in drawn])
+    first, second = times[: len(left)], times[len(left) :]
+    assert sorted(first) == sorted(second) == left and first.tolist() != second.tolist()
+    again = np.concatenate([one.examples.time for one in replay.passes(2, 16, 9)])
+    assert np.array_equal(times, again)
+    assert not np.array_equal(times, np.concatenate([one.examples.time for one in replay.passes(2, 16, 10)]))
+    assert list(Replay(50, seed=4).passes(2, 16, 9)) == []

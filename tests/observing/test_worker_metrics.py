@@ -23,7 +23,7 @@ from stream_learner.judging.slices import Slices
 from stream_learner.learning.contenders import Cost
 from stream_learner.learning.features import IdColumn
 from stream_learner.learning.id_tables import IdTable
-from stream_learner.learning.learner import Learned
+from stream_learner.learning.learned import Learned
 from stream_learner.learning.plasticity import Condition
 from stream_learner.learning.replay import Replay
 from stream_learner.observing.metrics import BOUNDS, WorkerMetrics, documented, resident_bytes
@@ -40,6 +40,7 @@ NAMES = [
     "aggregate_keys",
     "baseline_keys",
     "broken_slides_total",
+    "budget_rows_per_slide",
     "captures_waiting",
     "catalogue_items",
     "challenger_cost_rows",
@@ -143,6 +144,7 @@ class Parts:
         self.replay = Replay(10, 0)
         self.learner: Any = SimpleNamespace(
             retraces=0,
+            budget=700,
             ids={"item": IdTable(IdColumn("item", 1, "exact", 9, 2))},
             condition=lambda: Condition(0.25, 0.5, 3.0),
         )
@@ -230,6 +232,7 @@ def test_gauges_show_levels(tmp_path):
     assert value(metrics, "lag_records", topic="events", partition="0") == 2
     assert value(metrics, "watermark_seconds") == 0  # nothing seen yet is not shown as a time
     assert value(metrics, "captures_waiting") == 1
+    assert value(metrics, "budget_rows_per_slide") == 700
     worker.intake.watermark.join(Partition("events", 0))
     times = np.array([1_700_000_000_000_000])
     worker.intake.watermark.observe(Partition("events", 0), times, np.array([True]))

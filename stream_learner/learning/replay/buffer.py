@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -22,6 +23,7 @@ from stream_learner.settings import Replay as Settings
 KEEP_STAGE = 21  # stage constants of the seeds, so that no two stages share a random stream
 DRAW_STAGE = 22
 RESIZE_STAGE = 23
+PASS_STAGE = 24
 
 SCORES = ("logit_candidate", "logit_champion", "logit_served", "baseline", "judged", "unseen")  # nobody learns these
 
@@ -82,7 +84,19 @@ class Replay:
             self._policy.begin()
             self._drawing = slide
         random = np.random.default_rng([self._seed, DRAW_STAGE, slide, step])
-        rows, weights = self._policy.pick(self._store, count, random)
+        return self._drawn(*self._policy.pick(self._store, count, random))
+
+    def passes(self, count: int, size: int, slide: int) -> Iterator[Drawn]:
+        """All that is held, `count` times, each time in another order, at most `size` rows at a time; all weigh 1."""
+        for number in range(count):
+            random = np.random.default_rng([self._seed, PASS_STAGE, slide, number])
+            live = self._store.live()
+            rows = random.permutation(np.arange(self._store.height) if live is None else live)
+            for start in range(0, len(rows), size):
+                some = rows[start : start + size]
+                yield self._drawn(some, np.ones(len(some), np.float32))
+
+    def _drawn(self, rows: I64, weights: F32) -> Drawn:
         names = [f.name for f in fields(ExampleBatch) if f.name not in SCORES]
         examples = ExampleBatch.unscored(**{name: self._store.take(name, rows) for name in names})
         logits = self._store.take("logits", rows) if "logits" in self._store.columns else None
