@@ -32,6 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {  # name -> what it changes of the config
     "averaging 0.99": {"learning": {"averaging": 0.99}},
     "averaging 0.99, rate x 4": {"learning": {"averaging": 0.99, "learning_rate": 0.008}},
     "warm_restart 4": {"learning": {"warm_restart": {"boost": 4, "half_life": 5000}}},
+    "warm_start, 3 passes": {"learning": {"warm_start": {"until": "2024-01-01T12:00:00Z", "passes": 3}}},
     "negative_share 0.25": {"learning": {"negative_share": 0.25}},
     "table_optimizer adagrad": {"learning": {"table_optimizer": "adagrad", "table_learning_rate": 0.05}},
     "timid": {"learning": _TIMID},
@@ -77,9 +78,14 @@ def run(method: str, hours: int, events: Path, folder: Path) -> dict[str, float]
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config_of(method, hours), sort_keys=False))
     report = learned(["backtest", "-c", path, "--events", events], folder)
-    told = {name: float(report[name]) for name in _METRICS}
-    told |= {f"champion_{name}": float(report["champion_metrics"][name]) for name in _METRICS}
+    told = {name: _number(report[name]) for name in _METRICS}
+    told |= {f"champion_{name}": _number(report["champion_metrics"][name]) for name in _METRICS}
     return {**told, "cpu": float(report["learning_cpu_seconds"]), "versions": float(len(report["versions"]))}
+
+
+def _number(value: float | None) -> float:
+    """NaN where there is none: a model that never passed the gate has no champion."""
+    return float("nan") if value is None else float(value)
 
 
 def table(rows: dict[str, list[dict[str, float]]]) -> str:

@@ -31,6 +31,8 @@ def contradictions(config: Config) -> list[str]:
 
 
 def _tasks(config: Config) -> Iterator[str]:
+    if config.challengers and not config.learns("conversion"):
+        yield "challengers: a race of conversion models, but conversion is no task; leave them out"
     if config.tasks is not None:
         yield from _repeated("tasks", list(config.tasks))
         if config.name == config.next_item.name and {"conversion", "next_item"} <= set(config.tasks):

@@ -8,11 +8,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from stream_learner import config as configs
 from stream_learner.errors import ConfigError
 from stream_learner.judging import rehearsal
 from stream_learner.judging.checks import asked_gain
 from stream_learner.judging.metrics import finite_or_none
+from stream_learner.judging.race import shared
 from stream_learner.judging.rehearsal import Pool, Schedule, World
 from stream_learner.publishing.commands import Commands
 from stream_learner.publishing.rendering import table
@@ -63,6 +66,7 @@ def _override(args: argparse.Namespace) -> int:
 
 def _simulate(args: argparse.Namespace) -> int:
     config = configs.load(args.config)
+    config = msgspec.structs.replace(config, gate=shared(config.gate, len(config.challengers)))  # as a worker asks
     _require_sense(args)
     pool = (
         Pool.recorded(args.scores)
