@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from stream_learner.judging.drift_tests import KINDS as DRIFT_KINDS
+from stream_learner.learning.replay.make_up import AGES
 from stream_learner.next_item.metrics import MODELS as RANKED
 from stream_learner.next_item.metrics import SLICES as RANKING_SLICES
 from stream_learner.observing.traces import NoTraces, Traces
@@ -222,6 +223,7 @@ class WorkerMetrics:
             for span in board.windows:
                 self.set_quality(name, str(span), board.window(name, span))
         self._slices(worker)
+        self._replayed(worker)
         if worker.next_item is not None:
             self._rankings(worker.next_item)
         if (condition := worker.learner.condition()) is not None:
@@ -242,6 +244,16 @@ class WorkerMetrics:
                 summary = board.slice("candidate", number, max(board.windows))
                 for metric in _BY_SLICE:
                     self.slice_quality.labels(name, metric).set(summary[_QUALITY[metric]])
+
+    def _replayed(self, worker: Worker) -> None:
+        """What the replay buffer is made of."""
+        self.replay_ages.clear()
+        self.replay_strata.clear()
+        if (made := worker.replay.make_up(worker.tally.last_time or 0)) is not None:
+            for age, count in made.ages.items():
+                self.replay_ages.labels(age).set(count / len(worker.replay))
+            for stratum, count in made.strata.items():
+                self.replay_strata.labels(stratum).set(count / len(worker.replay))
 
     def _rankings(self, task: NextItemTask) -> None:
         """What `next_item` is worth over its window, and how much it holds."""
@@ -289,6 +301,14 @@ class WorkerMetrics:
         self.pending_examples = self._gauge("pending_examples", "Examples waiting for their label")
         self.replay_examples = self._gauge("replay_examples", "Examples in the replay buffer")
         self.replay_size = self._gauge("replay_size_bytes", "Memory of the replay buffer")
+        self.replay_ages = self._gauge(
+            "replay_age_ratio", f"Share of the replay buffer by age in event time: {', '.join(AGES)}", "age"
+        )
+        self.replay_strata = self._gauge(
+            "replay_stratum_ratio",
+            "Share of the replay buffer by label, or value of `replay.strata`",
+            "stratum",
+        )
         self.id_table_rows = self._gauge("id_table_rows", "Ids that have a row of an exact table", "feature")
         self.waiting_ids = self._gauge("waiting_ids", "Ids counted that have no row of an exact table yet", "feature")
         self.id_expiries = self._counter("id_expiries_total", "Ids whose row of an exact table was freed", "feature")
@@ -343,6 +363,9 @@ class WorkerMetrics:
         )
         self.catalogue_items = self._gauge("catalogue_items", "Items that can be recommended (next_item)")
         self.session_events = self._gauge("session_events", "Events of sessions held for neighbours (next_item)")
+        self.ranking_verdicts = self._counter(
+            "ranking_verdicts_total", "Answers of next_item's gate: passed or held", "verdict"
+        )
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
         self.decisions = self._counter("decisions_total", f"Other decisions: {', '.join(DECISIONS)}", "decision")
         for verdict in ("passed", "held"):
@@ -399,6 +422,8 @@ def _counts(worker: Worker) -> dict[tuple[str, str], int]:
     counts |= {("drift_alarms", kind): worker.judge.drift.alarms[kind] for kind in DRIFT_KINDS}
     counts |= {("quarantined_examples", fate): int(getattr(worker.quarantine, fate)) for fate in SET_ASIDE}
     counts |= {("id_expiries", feature): table.expired for feature, table in worker.learner.ids.items()}
+    if (task := worker.next_item) is not None:
+        counts |= {("ranking_verdicts", "passed"): task.passed, ("ranking_verdicts", "held"): task.held}
     return counts | {
         ("broken_slides", ""): worker.quarantine.found,
         ("slides", ""): tally.slides,

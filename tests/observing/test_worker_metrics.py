@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_inputs import examples, setting
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_learner import config as configs
@@ -77,10 +78,13 @@ NAMES = [
     "queued_records",
     "ranking_coverage_ratio",
     "ranking_quality_ratio",
+    "ranking_verdicts_total",
     "ranking_version",
     "records_total",
+    "replay_age_ratio",
     "replay_examples",
     "replay_size_bytes",
+    "replay_stratum_ratio",
     "resident_memory_bytes",
     "retraces_total",
     "session_events",
@@ -159,7 +163,7 @@ def test_the_list_is_closed_and_well_named():
         assert len(entry.help) > 10 and not entry.help.endswith(".")
         assert set(entry.labels) <= {
             "topic", "partition", "fate", "reason", "stage", "key", "cause", "source", "model", "metric", "window",
-            "feature", "verdict", "slice", "kind", "measure", "decision",
+            "feature", "verdict", "slice", "kind", "measure", "decision", "age", "stratum",
         }  # fmt: skip
 
 
@@ -253,6 +257,24 @@ def test_drift_and_slices_are_shown(tmp_path):
     assert value(metrics, "drift_findings", kind="inputs") == 0
     assert value(metrics, "slice_quality_ratio", slice="new_user=no", metric="auc") == 1.0
     assert np.isnan(value(metrics, "estimate_ratio", metric="auc"))
+
+
+def test_the_make_up_of_the_replay_buffer_is_shown(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
+    metrics.closed(worker, Learned(0, 0, 0, float("nan")))
+    assert not [name for name, _ in samples(metrics) if name.startswith("stream_learner_replay_age")]
+    hour = 3_600_000_000
+    batch = examples(setting(), 8, seed=1)
+    batch.time[:], batch.label[:] = np.arange(8) * hour, np.arange(8) % 4 == 0
+    worker.replay.add(batch, 0)
+    worker.tally.last_time = 7 * hour
+    metrics.closed(worker, Learned(0, 0, 0, float("nan")))
+    assert not [name for name, _ in samples(metrics) if name.startswith("stream_learner_replay_age")]  # not due yet
+    metrics._quality_due = 0.0
+    metrics.closed(worker, Learned(0, 0, 0, float("nan")))
+    shown = {age: value(metrics, "replay_age_ratio", age=age) for age in ("to 1h", "to 6h", "to 1d", "older")}
+    assert shown == {"to 1h": 2 / 8, "to 6h": 5 / 8, "to 1d": 1 / 8, "older": 0}
+    assert value(metrics, "replay_stratum_ratio", stratum="positive") == 0.25
 
 
 def test_verdicts_versions_and_times():
