@@ -197,6 +197,7 @@ class Worker:
     def _turn(self) -> bool:
         """Once per round of reading: shows life, takes operator commands; False to stop."""
         self.around.health.beat("reading")
+        self.around.metrics.waiting(self)
         self.lease.check()
         self.writer.check()
         self.operators.take(self.writer.drain, self._carry_out)

@@ -138,9 +138,10 @@ class NextItemTask:
         self._tell(verdict)
         if not verdict.passed:
             return None
+        before = self.learner.listed()
         self.learner.promote(len(self.catalogue))
         made = replace(occasion(verdict.to_json()), metrics=self.evidence())
-        version = self.publisher.promoted(made, self.catalogue, self._names, self._sample)
+        version = self.publisher.promoted(made, self.catalogue, self._names, self._sample, before)
         self.gate.published(slide.end, rollback=False)
         return version
 

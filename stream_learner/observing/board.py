@@ -143,7 +143,7 @@ def _shown(line: dict[str, Any], *, spread: bool) -> dict[str, Any]:
         return {name: value for name, value in line.items() if not isinstance(value, (dict, list))}
     if "model" in line:  # of rankings: few numbers, and no drift
         whole = ("model", "slide", "slide_end", "passed", "reason", "parent", "evidence")
-        return {**{name: line.get(name) for name in whole}, "rules": _against(line)}
+        return {**{name: line.get(name) for name in whole}, "rules": _against(line), "failed": _failed(line)}
     drift = {"shares": {}, **line.get("drift", {})}
     item_rate = line.get("baselines", {}).get("item_rate", {})
     shown = {name: line.get(name) for name in ("slide", "slide_end", "passed", "reason", "parent")}
@@ -151,6 +151,7 @@ def _shown(line: dict[str, Any], *, spread: bool) -> dict[str, Any]:
         **shown,
         "evidence": {name: line["evidence"].get(name) for name in _EVIDENCE},
         "rules": _against(line),
+        "failed": _failed(line),
         "baselines": {"item_rate": {"normalized_entropy": item_rate.get("normalized_entropy")}},
         "psi": {name: round(value, 4) for name, value in line.get("psi", {}).items()},
         "drift": {
@@ -164,6 +165,11 @@ def _shown(line: dict[str, Any], *, spread: bool) -> dict[str, Any]:
 def _against(line: dict[str, Any]) -> list[dict[str, Any]]:
     """The rule whose threshold is drawn."""
     return [rule for rule in line.get("rules", []) if rule["name"] == "against_champion"]
+
+
+def _failed(line: dict[str, Any]) -> list[str]:
+    """Names of the rules that held a version back."""
+    return [rule["name"] for rule in line.get("rules", []) if rule.get("asked") and not rule["passed"]]
 
 
 def _unread(model: str | None, task: str, error: StreamLearnerError) -> dict[str, Any]:

@@ -93,6 +93,7 @@ class WorkerMetrics:
         self._documented: list[Documented] = []
         self._counted: dict[tuple[str, str], int] = {}  # level of the state's counts that counters have reached
         self._quality_due = 0.0  # monotonic seconds
+        self._quality_told = True  # of the last slide
         self._reading()
         self._slides()
         self._learning()
@@ -148,8 +149,14 @@ class WorkerMetrics:
         if learned.steps:
             self.loss.set(learned.mean_loss)
         self._gauges(worker)
+        self._quality_told = False
         self._qualities(worker)
         self._traces.closed(slides=worker.tally.slides, learned=learned.rows, replayed=learned.replayed)
+
+    def waiting(self, worker: Worker) -> None:
+        """Between slides, often: what the last slide has to tell and was not due with it."""
+        if not self._quality_told:
+            self._qualities(worker)
 
     def verdict(self, *, passed: bool, psi: Mapping[str, float]) -> None:
         """The gate answered; features without a PSI are not shown."""
@@ -233,7 +240,7 @@ class WorkerMetrics:
         for metric, key in _ESTIMATED.items():
             self.estimate.labels(metric).set(worker.judge.drift.estimate().get(key, math.nan))
         ended = time.monotonic()
-        self._quality_due = ended + max(15.0, 20 * (ended - began))
+        self._quality_due, self._quality_told = ended + max(15.0, 20 * (ended - began)), True
 
     def _slices(self, worker: Worker) -> None:
         """The candidate over the longest window, slice by slice; at most `judging.slice_top` + 2 of a feature."""

@@ -271,7 +271,7 @@ def test_the_make_up_of_the_replay_buffer_is_shown(tmp_path):
     metrics.closed(worker, Learned(0, 0, 0, float("nan")))
     assert not [name for name, _ in samples(metrics) if name.startswith("stream_learner_replay_age")]  # not due yet
     metrics._quality_due = 0.0
-    metrics.closed(worker, Learned(0, 0, 0, float("nan")))
+    metrics.waiting(worker)  # no slide has closed since
     shown = {age: value(metrics, "replay_age_ratio", age=age) for age in ("to 1h", "to 6h", "to 1d", "older")}
     assert shown == {"to 1h": 2 / 8, "to 6h": 5 / 8, "to 1d": 1 / 8, "older": 0}
     assert value(metrics, "replay_stratum_ratio", stratum="positive") == 0.25
