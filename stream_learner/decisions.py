@@ -1,6 +1,6 @@
 """What is decided at the end of a slide, and by operators between two: to publish, to roll back, to start again.
 
-Every decision is a line of `verdicts.jsonl`: of kind `verdict`, `canary`, `degradation` or `override`.
+Every decision is a line of `verdicts.jsonl`: of kind `verdict`, `canary`, `degradation`, `override` or `rollback`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.learner import Learner
 from stream_learner.learning.replay import Replay
 from stream_learner.publishing.publisher import Occasion, Publisher, Version
+from stream_learner.publishing.verdict_log import rolled_back
 from stream_learner.settings import Config
 from stream_learner.windows.aggregates import Aggregates
 from stream_learner.windows.attribution import Matured
@@ -154,7 +155,9 @@ class Decisions:
         number, pins = int(command.arguments.get("version") or 0), self._publisher.pins
         if command.name == "rollback":
             reason = f"rolled back to version {number} by an operator"
-            return self.roll_back(number, slide_end, {"verdict": "rollback", "reason": reason})
+            version = self.roll_back(number, slide_end, {"verdict": "rollback", "reason": reason})
+            self._tell(command.slide, rolled_back(command.slide, slide_end, version.manifest))
+            return version
         act: dict[str, Callable[[], None]] = {
             "pin": lambda: pins.add(number),
             "unpin": lambda: pins.discard(number),

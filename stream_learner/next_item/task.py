@@ -28,6 +28,7 @@ from stream_learner.next_item.names import ItemNames
 from stream_learner.next_item.publisher import RankingPublisher, RankingVersion
 from stream_learner.next_item.sessions import U64, NextItems, SessionStore
 from stream_learner.publishing.publisher import Occasion
+from stream_learner.publishing.verdict_log import rolled_back
 from stream_learner.settings import Config
 from stream_learner.windows.slides import OpenSlides, Slide
 
@@ -160,6 +161,7 @@ class NextItemTask:
             made = replace(occasion({"verdict": "rollback", "reason": reason}), metrics=self.evidence())
             version = self.publisher.rolled_back(made, number, self._sample)
             self.gate.published(slide_end, rollback=True)
+            self._record({**rolled_back(command.slide, slide_end, version.manifest), "model": self.config.name})
             return version
         if command.name in ("pin", "unpin"):
             (pins.add if command.name == "pin" else pins.discard)(number)
