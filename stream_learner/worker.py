@@ -326,7 +326,7 @@ class Worker:
 
     def _judged(self, verdict: Verdict) -> None:
         self.tally.judged(verdict.passed)
-        self.around.metrics.verdict(passed=verdict.passed, psi=self.judge.psi)
+        self.around.metrics.verdict(passed=verdict.passed, psi=self.judge.psi, gain=verdict.gain())
 
     def _published(self, slide_end: int, rollback: bool) -> None:
         """Evidence, drift reference and the list of slides in quarantine start afresh with every version."""
@@ -384,7 +384,7 @@ class Worker:
         message = publisher.announcement(version)
         self._retrying(lambda: self.around.announcer.announce(message), "announcement")
         if publisher is self._first:
-            self.around.metrics.serving(version, int(message["slide_end_us"]))
+            self.around.metrics.serving(self._retrying(lambda: publisher.checkpoints.read(version), "versions"))
 
     def _prune(self, publisher: AnyPublisher, pins: Iterable[int]) -> None:
         """Step 9."""

@@ -25,6 +25,7 @@ from stream_learner.observing.traces import NoTraces, Traces
 if TYPE_CHECKING:
     from stream_learner.learning.learner import Learned
     from stream_learner.next_item.task import NextItemTask
+    from stream_learner.publishing.manifest import Manifest
     from stream_learner.snapshots import SnapshotInfo
     from stream_learner.worker import Worker
 
@@ -58,6 +59,7 @@ DECISIONS = (
     "override",
     "override_cancelled",
 )
+GAINS = ("mean", "lower", "upper", "threshold")  # the band that holds at every look, and what it must be above
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # about 3 steps a decade
@@ -158,9 +160,11 @@ class WorkerMetrics:
         if not self._quality_told:
             self._qualities(worker)
 
-    def verdict(self, *, passed: bool, psi: Mapping[str, float]) -> None:
-        """The gate answered; features without a PSI are not shown."""
+    def verdict(self, *, passed: bool, psi: Mapping[str, float], gain: Mapping[str, float] | None = None) -> None:
+        """The gate answered; features without a PSI are not shown. `gain`: by bound, each of GAINS."""
         self.verdicts.labels("passed" if passed else "held").inc()
+        for bound, value in (gain or {}).items():
+            self.gate_gain.labels(bound).set(value)
         self.feature_psi.clear()
         for feature, value in psi.items():
             self.feature_psi.labels(feature).set(value)
@@ -175,10 +179,12 @@ class WorkerMetrics:
         self.snapshot_written.set(snapshot.written_bytes)
         self.snapshot_increments.set(snapshot.increments)
 
-    def serving(self, version: int, slide_end: int) -> None:
-        """The champion pointer moved to `version`, made of the slide that ended at `slide_end` (us)."""
-        self.champion_version.set(version)
-        self.version_slide_end.set(slide_end / 1e6)
+    def serving(self, manifest: Manifest) -> None:
+        """The champion pointer moved to this version."""
+        self.champion_version.set(manifest.version)
+        self.version_slide_end.set(manifest.slide_end_us / 1e6)
+        self.version_newest_event.set((manifest.event_time_span or (0, 0))[1] / 1e6)
+        self.version_size.set(sum(file.size for file in manifest.files.values()))
 
     def set_quality(self, model: str, window: str, summary: Mapping[str, float]) -> None:
         """Shows a scoreboard's summary; `window` is a span as in the config."""
@@ -374,6 +380,9 @@ class WorkerMetrics:
             "ranking_verdicts_total", "Answers of next_item's gate: passed or held", "verdict"
         )
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
+        self.gate_gain = self._gauge(
+            "gate_gain_ratio", f"NE gain of the candidate at the last verdict: {', '.join(GAINS)}", "bound"
+        )
         self.decisions = self._counter("decisions_total", f"Other decisions: {', '.join(DECISIONS)}", "decision")
         for verdict in ("passed", "held"):
             self.verdicts.labels(verdict)
@@ -385,6 +394,11 @@ class WorkerMetrics:
         self.version_slide_end = self._gauge(
             "version_slide_end_seconds", "End of the slide the version in service was made of, since the epoch"
         )
+        self.version_newest_event = self._gauge(
+            "version_newest_event_seconds",
+            "Time of the newest event that the version in service knows, since the epoch",
+        )
+        self.version_size = self._gauge("version_size_bytes", "Size of the version in service, all its files")
         self.ranking_version = self._gauge("ranking_version", "Number of next_item's champion, 0 = none")
         self.publish_duration = self._histogram("publish_duration_seconds", "Time to write and check a version")
         self.snapshot_duration = self._histogram("snapshot_duration_seconds", "Time to write a snapshot")

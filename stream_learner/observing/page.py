@@ -15,7 +15,7 @@ from stream_learner.durable import write_file
 from stream_learner.observing.board import Board
 from stream_learner.publishing.operating import opened
 
-MODULES = ("drawing", "drift", "ranking", "story", "words")  # by the names that the import map gives them
+MODULES = ("drawing", "drift", "ranking", "story", "versions", "words")  # by the names that the import map gives them
 KINDS = {
     "index.html": "text/html; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",

@@ -46,6 +46,13 @@ def rolled_back(slide: int, slide_end: int, served: Manifest) -> dict[str, Any]:
     return {"kind": "rollback", "slide": slide, "slide_end": slide_end, "reason": reason, "parent": served.parent}
 
 
+def pinned(slide: int, slide_end: int, version: int, *, kept: bool) -> dict[str, Any]:
+    """The line that tells that an operator pinned a version, or let it go again."""
+    kind, what = ("pin", "is never pruned") if kept else ("unpin", "may be pruned again")
+    told = {"kind": kind, "slide": slide, "slide_end": slide_end, "version": version}
+    return {**told, "reason": f"{kind}ned: version {version} {what}"}
+
+
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
     """The gate's verdicts in a log that may be in use, as `read_log`."""
     return [line for line in read_log(path) if line.get("verdict") not in OF_SLIDES]

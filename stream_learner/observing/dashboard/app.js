@@ -3,13 +3,15 @@ import * as drawing from "drawing";
 import * as drift from "drift";
 import * as ranking from "ranking";
 import { episodes, story } from "story";
+import * as versions from "versions";
 import { bytes, digits, element, facts, number, span, utc, whole } from "words";
 
 const REFRESH_MS = 3000;
+const REPLAYED_S = 7 * 86400;
 const { LOOKS } = drawing;
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
-const seen = { verdicts: [], now: null, models: null, chosen: decodeURIComponent(location.hash.slice(1)), compared: [] };
+const seen = { verdicts: [], now: null, models: null, chosen: decodeURIComponent(location.hash.slice(1)) };
 // The model that is looked at, as /dashboard/versions tells of it; the first one unless another was chosen.
 const mine = () => seen.models.find(({ model }) => model === seen.chosen) ?? seen.models[0];
 
@@ -38,10 +40,16 @@ function showState() {
   page.choice.value = model ?? "";
 }
 
+// How long ago by the clock, where that means something: in a replay of old events it does not.
+function byTheClock(name, gauge) {
+  const age = Date.now() / 1000 - (metric(gauge) || 0);
+  return age < REPLAYED_S ? [[name, span(Math.max(0, age))]] : [];
+}
+
 function showService() {
-  const { versions, champion, model, task } = mine();
+  const { champion, model, task, versions: kept } = mine();
   const asked = judged(), last = asked.at(-1);
-  const serving = versions.find((version) => version.version === champion);
+  const serving = kept.find((version) => version.version === champion);
   if (model) document.title = page.model.textContent = model;
   const since = serving ? `Version ${champion} has been in service since ${utc(serving.slide_end_us)} UTC of event time.`
     : "No version is in service yet.";
@@ -54,8 +62,10 @@ function showService() {
     ["Normalized entropy", digits(serving?.metrics.normalized_entropy)],
     ["Calibration", digits(serving?.metrics.calibration, 3)],
   ];
-  facts(page.facts, [["Event time", mark ? utc(mark * 1e6) : "–"], ["Age of the version", span(age)], ...quality,
-    ["Versions kept", whole(versions.length)], ["Verdicts passed / held", `${asked.length - held} / ${held}`]]);
+  facts(page.facts, [["Event time", mark ? utc(mark * 1e6) : "–"], ["Age of the version", span(age)],
+    ...byTheClock("Behind the clock", "watermark_seconds"), ...(model === seen.models[0].model
+      ? byTheClock("Freshness: age of the newest event it knows", "version_newest_event_seconds") : []), ...quality,
+    ["Versions kept", whole(kept.length)], ["Verdicts passed / held", `${asked.length - held} / ${held}`]]);
   const others = lines().filter((line) => !line.evidence);
   page.happened.replaceChildren(...story(asked, others, measure()).map((sentence) => element("li", sentence)));
 }
@@ -227,98 +237,6 @@ function showVerdicts() {
   page.verdicts.replaceChildren(...rows);
 }
 
-// ---- versions ----
-
-const CONVERSION = [["AUC", (m) => digits(m.auc)], ["NE", (m) => digits(m.normalized_entropy)],
-  ["Calibration", (m) => digits(m.calibration, 3)], ["Examples", (m) => whole(m.n)]];
-
-function showVersions() {
-  const { model, task, versions, champion } = mine();
-  const columns = task === "next_item" ? ranking.columns(versions) : CONVERSION;
-  const head = element("tr", null);
-  const headings = ["Version", "Made at (UTC)", "After", ...columns.map(([name]) => name), "Compare", "Act"];
-  head.append(...headings.map((text) => element("th", text, { scope: "col" })));
-  page["versions-head"].replaceChildren(head);
-  const rows = versions.toReversed().map((version) => {
-    const row = element("tr", null, version.version === champion ? { class: "champion" } : {});
-    const after = version.rollback_of ? `rollback of ${version.rollback_of}` : version.parent ?? "–";
-    const box = element("input", null, { type: "checkbox", "aria-label": `compare version ${version.version}` });
-    box.checked = seen.compared.includes(version.version);
-    box.addEventListener("change", () => compare(version.version, box.checked));
-    const cell = element("td", null), acts = element("td", null);
-    cell.append(box);
-    for (const [name, word] of [["rollback", "Roll back"], ["pin", "Pin"]]) {
-      if (enclosed || (name === "rollback" && version.version === champion)) continue;
-      const button = element("button", word, { type: "button", "aria-label": `${word} ${version.version}` });
-      button.addEventListener("click", () => ask(name, word, version.version));
-      acts.append(button, " ");
-    }
-    if (!enclosed) {
-      acts.append(element("a", "Card", { href: `/dashboard/card?version=${version.version}&model=${encodeURIComponent(model)}`,
-        "aria-label": `Card of ${version.version}` }));
-    }
-    row.append(element("td", `${version.version}${version.version === champion ? " (in service)" : ""}`, { class: "tight" }),
-      element("td", utc(version.slide_end_us), { class: "time" }), element("td", String(after)),
-      ...columns.map(([, text]) => element("td", text(version.metrics))), cell, acts);
-    return row;
-  });
-  page.versions.replaceChildren(...rows);
-}
-
-function compare(version, wanted) {
-  seen.compared = [...seen.compared.filter((other) => other !== version), ...(wanted ? [version] : [])].slice(-2);
-  showVersions();
-  showDifference();
-}
-
-function showDifference() {
-  const [a, b] = seen.compared.map((number) => mine().versions.find((v) => v.version === number));
-  if (!a || !b) return page.difference.replaceChildren();
-  const flat = (value, path = "") => (value !== null && typeof value === "object" && !Array.isArray(value)
-    ? Object.entries(value).flatMap(([key, inner]) => flat(inner, path ? `${path}.${key}` : key))
-    : [[path, JSON.stringify(value)]]);
-  const left = new Map(flat(a)), right = new Map(flat(b));
-  const table = element("table", null), head = element("tr", null);
-  head.append(...["", a.version, b.version].map((text) => element("th", String(text), { scope: "col" })));
-  table.append(head);
-  for (const [key, value] of left) {
-    if (value === right.get(key)) continue;
-    const row = element("tr", null);
-    row.append(element("th", key, { scope: "row" }), element("td", value), element("td", right.get(key) ?? "–"));
-    table.append(row);
-  }
-  page.difference.replaceChildren(table);
-}
-
-function ask(name, word, version) {
-  page["dialog-title"].textContent = `${word} version ${version} of ${mine().model}?`;
-  page["dialog-text"].textContent = name === "rollback"
-    ? `Its files are served again under a new number. The candidate goes on learning; the gate decides when the next version comes.`
-    : `It will not be pruned until it is unpinned with stream-learner checkpoints unpin ${version} --model ${mine().model}.`;
-  page["dialog-error"].textContent = "";
-  page.confirm.textContent = word;
-  page.dialog.dataset.name = name;
-  page.dialog.dataset.version = version;
-  page.dialog.showModal();
-}
-
-async function send(event) {
-  event.preventDefault();
-  const { name, version } = page.dialog.dataset;
-  const answer = await fetch("/dashboard/commands", {
-    method: "POST",
-    headers: { Authorization: `Bearer ${page.token.value}`, "Content-Type": "application/json" },
-    body: JSON.stringify({ name, version: Number(version), model: mine().model }),
-  });
-  if (answer.ok) {
-    page.token.value = "";
-    page.dialog.close();
-    page.state.textContent = `${name} ${version} left for the worker`;
-  } else {
-    page["dialog-error"].textContent = await answer.text();
-  }
-}
-
 // ---- the loop ----
 
 const enclosed = document.getElementById("enclosed");  // a report carries what a worker would answer
@@ -376,15 +294,13 @@ function showNow() {
 
 function showAll() {
   showNow();
-  showVersions();
-  showDifference();
+  versions.show(mine(), lines(), Boolean(enclosed));
   showVerdicts();
   showJudging();
 }
 
 function chooseModel() {
   seen.chosen = page.choice.value;
-  seen.compared = [];
   history.replaceState(null, "", `#${encodeURIComponent(seen.chosen)}`);
   showAll();
 }
@@ -400,6 +316,4 @@ page.theme.addEventListener("click", switchTheme);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawing.redraw);
 page.choice.addEventListener("change", chooseModel);
 page["passed-only"].addEventListener("change", showVerdicts);
-page.cancel.addEventListener("click", () => page.dialog.close());
-page.dialog.querySelector("form").addEventListener("submit", send);
 refresh();
