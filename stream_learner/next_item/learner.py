@@ -15,6 +15,7 @@ from stream_learner.errors import LearningError
 from stream_learner.learning.learner import Learned
 from stream_learner.learning.model import arrays_of, assign_all
 from stream_learner.learning.shapes import filled, rows_given
+from stream_learner.next_item.card import Listed
 from stream_learner.next_item.catalogue import Catalogue
 from stream_learner.next_item.index import SessionIndex
 from stream_learner.next_item.model import RankingModel
@@ -154,6 +155,10 @@ class RankingLearner:
         self.has_champion, self._told = True, False
         self._items = int(np.count_nonzero(variables["items/share"] >= 0))
         self._renewed = self.champion.by_row() != self.candidate.by_row()
+
+    def listed(self) -> Listed | None:
+        """What the champion can recommend; None without one."""
+        return Listed.of(self.champion) if self.has_champion else None
 
     def finite(self) -> bool:
         """Whether every number of the candidate is finite."""
