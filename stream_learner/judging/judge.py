@@ -64,8 +64,6 @@ class Judge:
         self._floored = sorted(config.gate.slices)
         self.canary = Canary(config.canary)
         self._ranked = config.gate.min_auc is not None
-        self.psi: dict[str, float] = {}  # of the last verdict
-        self._shares: dict[str, Any] = {}  # the same
         self._sample: ExampleBatch | None = None  # rows of the last slide in which something matured
 
     def in_span(self, times: NDArray[np.int64], slide: int) -> NDArray[np.bool_]:
@@ -160,12 +158,11 @@ class Judge:
     ) -> Verdict:
         """The gate's answer for this slide, with every number it used. `challengers`: of those in the race, whether all
         their weights are finite."""
-        self.psi, self._shares = self.drift.psi(slide.end), self.drift.shares(slide.end)
         question = Question(
             slide=slide.number,
             slide_end=slide.end,
             finite=finite,
-            psi=self.psi,
+            psi=self.drift.psi(slide.end),
             parent=champion,
             baselines=self._baselines(),
             auc=self.board.window("candidate", max(self.windows))["auc"] if self._ranked else math.nan,
@@ -192,9 +189,9 @@ class Judge:
         for gate in (self.gate, *self.race.gates.values()):
             gate.restarted(slide_end)
 
-    def drift_numbers(self) -> dict[str, Any]:
-        """What the drift detectors say, for the verdict's record; NaN as None."""
-        finite: dict[str, Any] = finite_or_none({**self.drift.numbers(), "shares": self._shares})
+    def drift_numbers(self, at: int) -> dict[str, Any]:
+        """What the drift detectors say at `at` (us), for the verdict's record; NaN as None."""
+        finite: dict[str, Any] = finite_or_none({**self.drift.numbers(), "shares": self.drift.shares(at)})
         return finite
 
     def slice_metrics(self) -> dict[str, Any]:
@@ -206,8 +203,9 @@ class Judge:
             for name, number in self.slices.numbers().items()
         }
 
-    def observed(self) -> Observed:
-        """What a version's card tells beside its metrics: the candidate, over the longest window."""
+    def observed(self, at: int) -> Observed:
+        """What the card of a version made at `at` (us) tells beside its metrics: the candidate, over the longest
+        window."""
         longest = max(self.windows, default=None)
         slices = {name: self.board.slice("candidate", n, longest) for name, n in self.slices.numbers().items()}
         matured = self.drift.inputs.matured_sample()
@@ -215,7 +213,7 @@ class Judge:
             span=None if longest is None else str(longest),
             slices=finite_or_none(slices),
             reliability=self.board.reliability("candidate", longest),
-            psi=dict(self.psi),
+            psi=self.drift.psi(at),
             findings=[finding.to_json() for finding in self.drift.current],
             matured=matured,
         )
@@ -237,7 +235,6 @@ class Judge:
             **({"race": self.race.capture()} if self.race.gates else {}),
             "canary": self.canary.capture(),
             "sample": None if self._sample is None else self._sample.capture(),
-            "psi": dict(self.psi),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -249,7 +246,6 @@ class Judge:
         self.race.restore(state.get("race", {}))
         self.canary.restore(state["canary"])
         self._sample = None if state["sample"] is None else ExampleBatch.restored(state["sample"])
-        self.psi = dict(state.get("psi", {}))  # a snapshot of 0.1.0 has none
 
 
 def _watched(column: NumberColumn, config: Config) -> bool:
