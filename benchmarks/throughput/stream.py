@@ -62,7 +62,7 @@ class Stream:
         bought = np.flatnonzero(kind == _KINDS.index("purchase"))
         farthest = max(2, int(self.per_second * HORIZON_S * _LONGEST_WAIT))
         before = bought - rng.integers(1, farthest, len(bought))
-        good = (before >= 0) & (kind[before] == 0)
+        good = (before >= 0) & (kind[np.maximum(before, 0)] == 0)
         user[bought[good]], item[bought[good]] = user[before[good]], item[before[good]]
 
     def produce(self, bootstrap: str, topic: str) -> int:
