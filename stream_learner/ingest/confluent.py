@@ -2,7 +2,7 @@
 
     `_AUTHENTICATION`, authorisation, what the client refuses to be made with   -> ConfigError
     `_AUTO_OFFSET_RESET`                                                        -> OutOfRange
-    `_LOG_TRUNCATION`                                                           -> Truncated
+    `_LOG_TRUNCATION`                                                           -> Truncated, DataError without an end
     `_BAD_MSG`, `_BAD_COMPRESSION`                                              -> DataError
     versions and features the far side lacks                                    -> UnavailableError
     the rest                                                                    -> RetryableError
@@ -150,6 +150,8 @@ class ConfluentReader:
             found = self._consumer.offsets_for_times(asked, timeout=ANSWER_S) if asked else []
         except KafkaException as error:
             raise self._reason(error.args[0], doing) from error
+        except RuntimeError as error:
+            raise _closed(doing, error) from error
         for answer in found:
             if answer.error is not None:
                 raise _translated(answer.error, doing)
@@ -186,6 +188,8 @@ class ConfluentReader:
             messages = self._consumer.consume(self._most, min(timeout_s, _LINGER_S))
         except KafkaException as error:
             raise self._reason(error.args[0], "polling") from error
+        except RuntimeError as error:
+            raise _closed("polling", error) from error
         failed = [_Failure.of(message) for message in messages if message.error() is not None]
         if failed:
             _refuse_damage(failed)
@@ -221,8 +225,9 @@ class ConfluentReader:
             if one.code == KafkaError._AUTO_OFFSET_RESET:
                 self._assign_again(one.partition)
                 raise OutOfRange(text)
-            if one.code == KafkaError._LOG_TRUNCATION and (found := _REMAINS.search(text)):
-                raise Truncated(text, {one.partition: int(found[1])})
+            if one.code == KafkaError._LOG_TRUNCATION:
+                found = _REMAINS.search(text)
+                raise Truncated(text, {one.partition: int(found[1])}) if found else DataError(text)
             raise self._reason(one.error, "fetching")
 
     def _assign_again(self, partition: Partition) -> None:
@@ -245,7 +250,9 @@ class ConfluentReader:
         return _translated(error if told is None else told, doing)
 
     def close(self) -> None:
-        self._consumer.close()
+        # Closed before, or in the middle of a question of another thread, which then is the last one.
+        with contextlib.suppress(RuntimeError, KafkaException):
+            self._consumer.close()
 
 
 def _translated(error: KafkaError, doing: str) -> StreamLearnerError:
@@ -257,6 +264,11 @@ def _translated(error: KafkaError, doing: str) -> StreamLearnerError:
     if error.code() in _NEVER or error.fatal():
         return UnavailableError(text)
     return RetryableError(text)
+
+
+def _closed(doing: str, error: RuntimeError) -> RetryableError:
+    """librdkafka's word for a handle that was closed, from another thread, by whoever wants an end."""
+    return RetryableError(f"Kafka: {doing}: {error}")
 
 
 def _refuse_damage(failed: Iterable[_Failure]) -> None:

@@ -411,6 +411,14 @@ def test_close_ends_a_start_that_waits(client: str) -> None:
     assert isinstance(errors[0], UnavailableError)
 
 
+def test_a_source_that_never_got_to_read_can_be_closed_twice(kafka: KafkaBroker, client: str) -> None:
+    source = KafkaSource(kafka_settings(kafka.bootstrap, client=client), [topic := kafka.topic()])
+    with pytest.raises(DataError, match="no such partition"):
+        source.start({Partition(topic, 7): 0}, until_end=False)
+    source.close()
+    source.close()
+
+
 def test_a_broker_that_restarts_or_hangs(own_kafka: KafkaBroker, client: str) -> None:
     """One broker's life: stopped and started (nothing lost, nothing twice), hung (nobody idle, a quick close)."""
     server = own_kafka.server
