@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.growth.costs import Streams, cases, run
+from benchmarks.throughput.stream import HORIZON_S
 
 HELD = {"ids": 5_000_000, "keys": 1 << 22, "pending": 2_000_000, "replay": 2_000_000}
 KEYS_HELD = (1 << 17, 1 << 20, 1 << 22)  # powers of two fill what has been grown ahead
-_EVENTS, _QUICK_EVENTS, _PER_SECOND = 300_000, 100_000, 333.0
+_EVENTS, _QUICK_EVENTS = 600_000, 200_000
+_HORIZONS = 3  # of event time in the shortest stream: what matures mixes with replayed rows from the second on
 _ROUNDS = 3
 _FAR = 0.15  # formula against measured
 
@@ -79,7 +81,8 @@ def main() -> int:
     args = parser.parse_args()
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="growth-") as folder:
-        streams = Streams(Path(folder), _QUICK_EVENTS if args.quick else _EVENTS, _PER_SECOND)
+        events = _QUICK_EVENTS if args.quick else _EVENTS
+        streams = Streams(Path(folder), events, events / _HORIZONS / HORIZON_S)
         found = costs(streams, 1 if args.quick else _ROUNDS, args.only)
     report["cpu_s_per_million"] = {
         axis: {size: statistics.median(runs) for size, runs in sizes.items()} for axis, sizes in found.items()
