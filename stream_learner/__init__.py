@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 __all__ = ["open_state"]
 
 
-def open_state(path: str | Path, options: dict[str, Any] | None = None) -> State:
+def open_state(path: str | Path, options: dict[str, Any] | None = None, model: str | None = None) -> State:
     """A state folder as pandas DataFrames, for notebooks; see `stream_learner.reading`. Needs the extra `notebooks`."""
     from stream_learner import reading  # what a worker never reads is not to cost it anything
 
-    return reading.open_state(path, options)
+    return reading.open_state(path, options, model)

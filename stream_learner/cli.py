@@ -204,6 +204,7 @@ def _add_checkpoints(parser: argparse.ArgumentParser) -> None:
         for argument in versions:
             action.add_argument(argument, type=int, metavar=argument.upper())
         _add_place(action)
+        action.add_argument("--model", metavar="NAME", help="default: that of the first task")
         action.set_defaults(command=operating.main, action=name)
 
 

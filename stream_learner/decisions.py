@@ -1,6 +1,6 @@
 """What is decided at the end of a slide, and by operators between two: to publish, to roll back, to start again.
 
-Every decision is a line of `verdicts.jsonl`: of kind `verdict`, `canary`, `degradation` or `override`.
+Every decision is a line of `verdicts.jsonl`: of kind `verdict`, `canary`, `degradation`, `override`, `rollback`, ...
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from stream_learner.judging.verdict import Verdict
 from stream_learner.learning.learner import Learner
 from stream_learner.learning.replay import Replay
 from stream_learner.publishing.publisher import Occasion, Publisher, Version
+from stream_learner.publishing.verdict_log import pinned, rolled_back
 from stream_learner.settings import Config
 from stream_learner.windows.aggregates import Aggregates
 from stream_learner.windows.attribution import Matured
@@ -66,7 +67,7 @@ class Decisions:
         if version is not None or not self._judge.due(slide.end):
             return version
         verdict = self._judge.verdict(slide, finite=self._learner.finite(), champion=self._publisher.champion)
-        self._tell(slide.number, {**verdict.to_json(), "drift": self._judge.drift_numbers()})
+        self._tell(slide.number, {**verdict.to_json(), "drift": self._judge.drift_numbers(slide.end)})
         self._means.judged(verdict)
         return self._act_on(verdict, slide)
 
@@ -97,7 +98,7 @@ class Decisions:
         before = self._publisher.champion
         self._learner.promote()
         occasion = self._means.occasion(verdict.to_json())
-        sample, observed = self._judge.sample(), self._judge.observed()
+        sample, observed = self._judge.sample(), self._judge.observed(slide.end)
         version = self._publisher.promoted(occasion, self._aggregates, sample, observed)
         self._means.published(slide.end, False)
         if before is not None and self._learner.has_previous:
@@ -107,7 +108,7 @@ class Decisions:
     def roll_back(self, to: int, slide_end: int, verdict: dict[str, Any]) -> Version:
         """Republishes an older version under a new number: the pointer never moves back."""
         self._means.settle()  # its files may still be waiting to be written
-        sample, observed = self._judge.sample(), self._judge.observed()
+        sample, observed = self._judge.sample(), self._judge.observed(slide_end)
         version = self._publisher.rolled_back(self._means.occasion(verdict), to, sample, observed)
         self._means.published(slide_end, True)
         return version
@@ -151,18 +152,24 @@ class Decisions:
 
     def carry_out(self, command: Command, slide_end: int) -> Version | None:
         """An operator's command, between two slides; `slide_end` of the last one, us. A rollback is a version."""
-        number, pins = int(command.arguments.get("version") or 0), self._publisher.pins
+        number = int(command.arguments.get("version") or 0)
         if command.name == "rollback":
             reason = f"rolled back to version {number} by an operator"
-            return self.roll_back(number, slide_end, {"verdict": "rollback", "reason": reason})
+            version = self.roll_back(number, slide_end, {"verdict": "rollback", "reason": reason})
+            self._tell(command.slide, rolled_back(command.slide, slide_end, version.manifest))
+            return version
         act: dict[str, Callable[[], None]] = {
-            "pin": lambda: pins.add(number),
-            "unpin": lambda: pins.discard(number),
+            "pin": lambda: self._pin(command.slide, slide_end, number, kept=True),
+            "unpin": lambda: self._pin(command.slide, slide_end, number, kept=False),
             "override": lambda: self._override(command.slide, slide_end, str(command.arguments["reason"])),
             "cancel_override": lambda: self._override(command.slide, slide_end, None),
         }
         act[command.name]()
         return None
+
+    def _pin(self, slide: int, slide_end: int, version: int, *, kept: bool) -> None:
+        (self._publisher.pins.add if kept else self._publisher.pins.discard)(version)
+        self._tell(slide, pinned(slide, slide_end, version, kept=kept))
 
     def _override(self, slide: int, slide_end: int, why: str | None) -> None:
         """The next verdict passes, for the reason given; None = it does not after all."""

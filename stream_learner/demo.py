@@ -102,7 +102,7 @@ def summary(config: Config, content: dict[str, Any]) -> str:
 
 def _told(verdicts: list[dict[str, Any]]) -> Iterator[str]:
     """A line for each pass, and one for the first and the number of the verdicts held in between."""
-    for passed, run in groupby(verdicts, key=lambda verdict: bool(verdict["passed"])):
+    for passed, run in groupby(verdicts, key=lambda verdict: bool(verdict.get("passed"))):
         several = list(run)
         shown = several if passed else several[:1]
         yield from (f"{_time(v['slide_end'])}  {v['reason']}" for v in shown)

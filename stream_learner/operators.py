@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from stream_learner.errors import ConfigError, StateError
@@ -26,14 +27,15 @@ class Operators:
         inbox: Commands,
         journal: FileJournal,
         intake: Intake,
-        publisher: AnyPublisher,
+        publishers: Mapping[str, AnyPublisher],
         quarantine: Quarantine,
         patience: Duration,
     ) -> None:
+        """`publishers`: by model, that of the first task first."""
         self._inbox = inbox
         self._journal = journal
         self._intake = intake
-        self._publisher = publisher
+        self._publishers = publishers
         self._quarantine = quarantine
         self._patience = patience
 
@@ -70,9 +72,19 @@ class Operators:
         try:
             if command.name == "requeue":
                 self._quarantine.require(int(command.arguments["slide"] or 0))
-            elif "version" in command.arguments:
+                return None
+            publisher = addressed(command, self._publishers)
+            if publisher is None:
+                return f"this worker learns no such model, but {', '.join(self._publishers)}"
+            if "version" in command.arguments:
                 version = int(command.arguments["version"] or 0)
-                retrying(lambda: self._publisher.require(version), "versions", self._patience)
+                retrying(partial(publisher.require, version), "versions", self._patience)
         except (ConfigError, StateError) as error:
             return str(error)
         return None
+
+
+def addressed(command: OperatorCommand | Command, publishers: Mapping[str, AnyPublisher]) -> AnyPublisher | None:
+    """That of the model which a command names; of the first task where it names none. None where that model is not
+    learned here, as in a replay of one task alone."""
+    return publishers.get(str(command.arguments.get("model") or next(iter(publishers))))

@@ -24,9 +24,11 @@ _LOG = "verdicts.jsonl"
 class State:
     """One worker's state folder. Each method reads anew; times are UTC timestamps of event time."""
 
-    def __init__(self, path: Path, checkpoints: Checkpoints) -> None:
+    def __init__(self, path: Path, checkpoints: Checkpoints, *, unnamed: bool) -> None:
+        """`unnamed`: lines of verdicts.jsonl that name no model are about this one."""
         self.path = path
         self._checkpoints = checkpoints
+        self._unnamed = unnamed
 
     @property
     def model(self) -> str:
@@ -83,26 +85,30 @@ class State:
 
     def metrics(self) -> DataFrame:
         """A row per version, model (candidate, champion, served, baselines) and span (lifetime, windows): every metric
-        as of the version's slide."""
+        as of the version's slide. Of rankings the lifetime alone; the window stands in `versions`."""
         rows = [row for m in self._checkpoints.scan().manifests for row in _metrics(m.version, m.metrics)]
         return _frame(rows, None)
 
     def _lines(self) -> list[dict[str, Any]]:
-        return read_log(self.path / _LOG)
+        lines = read_log(self.path / _LOG)
+        return [line for line in lines if (line["model"] == self.model if "model" in line else self._unnamed)]
 
 
-def open_state(path: str | Path, options: dict[str, Any] | None = None) -> State:
+def open_state(path: str | Path, options: dict[str, Any] | None = None, model: str | None = None) -> State:
     """The state folder of a worker, running or not.
 
-    `options`: `checkpoints.options` of the worker's config, for versions on an object store that needs them. Raises
-    ConfigError where no worker has run on the folder, and where pandas is not installed.
+    `options`: `checkpoints.options` of the worker's config, for versions on an object store that needs them. `model`:
+    of a worker that learns two tasks, the one that is looked at; None = the first task's. Raises ConfigError where no
+    worker has run on the folder, where it learns no such model, and where pandas is not installed.
     """
     try:
         import pandas  # noqa: F401
     except ImportError as error:
         raise ConfigError("open_state needs pandas: pip install 'stream-learner[notebooks]'") from error
     folder = Path(path)
-    return State(folder, reading(noted(folder), folder, options))
+    where = noted(folder)
+    checkpoints = reading(where, folder, options, model)
+    return State(folder, checkpoints, unnamed=where.models[checkpoints.model] == "conversion")
 
 
 def _verdict(line: dict[str, Any]) -> dict[str, Any]:

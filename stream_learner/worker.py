@@ -42,7 +42,7 @@ from stream_learner.next_item.names import ItemNames
 from stream_learner.next_item.task import NextItemTask
 from stream_learner.observing.health import Health
 from stream_learner.observing.metrics import WorkerMetrics
-from stream_learner.operators import Operators
+from stream_learner.operators import Operators, addressed
 from stream_learner.parts import Parts
 from stream_learner.publishing.announce import Announcer
 from stream_learner.publishing.commands import Commands
@@ -130,8 +130,10 @@ class Worker:
         self.next_item: NextItemTask | None = None
         if self.names is not None:
             self.next_item = NextItemTask(config, self.schema, self.names, lease, self._record)
-        self.publishers: list[AnyPublisher] = [self.publisher] if config.learns("conversion") else []
-        self.publishers += [] if self.next_item is None else [self.next_item.publisher]
+        self.publishers: dict[str, AnyPublisher] = {}  # by model, that of the first task first
+        self.publishers |= {config.name: self.publisher} if config.learns("conversion") else {}
+        self.publishers |= {} if self.next_item is None else {config.next_item.name: self.next_item.publisher}
+        self._first = next(iter(self.publishers.values()))
         self.writer: Writer[Capture] = Writer(self._write, config.snapshot.max_waiting)
         settling = self.writer.drain, self.attribution.forget
         means = Means(self._record, self._judged, self._published, around.metrics.decided, self._occasion, *settling)
@@ -139,7 +141,7 @@ class Worker:
         self.decisions = Decisions(config, *models, self.aggregates, means)
         self.scoring = Scoring(self.learner, self.judge, self.publisher, config.labels)
         self.operators = Operators(
-            self.commands, self.journal, self.intake, self.publishers[0], self.quarantine, config.storage.retry_timeout
+            self.commands, self.journal, self.intake, self.publishers, self.quarantine, config.storage.retry_timeout
         )
         self.parts = Parts(
             {
@@ -177,7 +179,7 @@ class Worker:
         self.around.health.starting("restoring")
         self.restore()
         self._config_left = configs.model_hash(self.wanted) != self._head["config_hash"]
-        self.intake.start(max(self._retrying(publisher.settled, "versions") for publisher in self.publishers))
+        self.intake.start(max(self._retrying(publisher.settled, "versions") for publisher in self.publishers.values()))
         self.around.metrics.started(self)
         self.around.health.running()
         log.info("reading %d partitions", len(self.intake.positions))
@@ -195,6 +197,7 @@ class Worker:
     def _turn(self) -> bool:
         """Once per round of reading: shows life, takes operator commands; False to stop."""
         self.around.health.beat("reading")
+        self.around.metrics.waiting(self)
         self.lease.check()
         self.writer.check()
         self.operators.take(self.writer.drain, self._carry_out)
@@ -207,12 +210,15 @@ class Worker:
         log.info("slide %d: %s", entry.slide, entry)
         if entry.name == "requeue":
             self.quarantine.requeue(int(entry.arguments["slide"] or 0))
-        elif self.next_item is not None and self.publishers[0] is self.next_item.publisher:
-            end, settle = self._last_end or 0, self.writer.drain
-            if (ranking := self.next_item.carry_out(entry, end, self._occasion, settle)) is not None:
-                self._capture((self.publishers[0], ranking))
-        elif (version := self.decisions.carry_out(entry, self._last_end or 0)) is not None:
-            self._capture((self.publisher, version))
+            return
+        publisher, end = addressed(entry, self.publishers), self._last_end or 0
+        version: AnyVersion | None = None
+        if publisher is self.publisher:
+            version = self.decisions.carry_out(entry, end)
+        elif publisher is not None and self.next_item is not None:
+            version = self.next_item.carry_out(entry, end, self._occasion, self.writer.drain)
+        if publisher is not None and version is not None:
+            self._capture((publisher, version))
 
     def _adopt_config(self) -> None:
         """Model keys that were changed while the worker was away take effect before the next slide."""
@@ -279,7 +285,7 @@ class Worker:
         self.around.metrics.closed(self, learned)
         told: dict[str, Any] = {"slide": slide.number, "end_us": slide.end, "events": len(slide.events)}
         told |= {"learned": learned.rows, "replayed": learned.replayed, "loss": learned.mean_loss}
-        told |= {"pending": len(self.attribution), "champion": self.publishers[0].champion}
+        told |= {"pending": len(self.attribution), "champion": self._first.champion}
         log.info("slide closed", extra={"fields": told})
 
     def _without_repeats(self, slide: Slide) -> EventBatch:
@@ -320,7 +326,7 @@ class Worker:
 
     def _judged(self, verdict: Verdict) -> None:
         self.tally.judged(verdict.passed)
-        self.around.metrics.verdict(passed=verdict.passed, psi=self.judge.psi)
+        self.around.metrics.verdict(passed=verdict.passed, psi=verdict.psi, gain=verdict.gain())
 
     def _published(self, slide_end: int, rollback: bool) -> None:
         """Evidence, drift reference and the list of slides in quarantine start afresh with every version."""
@@ -367,7 +373,7 @@ class Worker:
         pins = {id(self.publisher): capture.state["publisher"]["pins"]}
         if self.next_item is not None:
             pins[id(self.next_item.publisher)] = capture.state["next_item"]["publisher"]["pins"]
-        for publisher in self.publishers:
+        for publisher in self.publishers.values():
             self._prune(publisher, pins[id(publisher)])  # 9
         for problem in self.quarantine.prune(capture.state["quarantine"]):
             log.warning("quarantine: %s", problem)
@@ -377,8 +383,8 @@ class Worker:
         self._retrying(lambda: publisher.checkpoints.point(version), "champion pointer")
         message = publisher.announcement(version)
         self._retrying(lambda: self.around.announcer.announce(message), "announcement")
-        if publisher is self.publishers[0]:
-            self.around.metrics.serving(version, int(message["slide_end_us"]))
+        if publisher is self._first:
+            self.around.metrics.serving(self._retrying(lambda: publisher.checkpoints.read(version), "versions"))
 
     def _prune(self, publisher: AnyPublisher, pins: Iterable[int]) -> None:
         """Step 9."""
@@ -395,7 +401,7 @@ class Worker:
 
     def restore(self) -> None:
         """The newest whole snapshot, if there is one; then steps 7 to 9 again, which a crash may have cut off."""
-        for publisher in self.publishers:
+        for publisher in self.publishers.values():
             for name in self._retrying(publisher.start, "versions"):
                 log.info("removed %s, left by a worker that was killed", name)
         snapshot = self._retrying(self.snapshots.latest, "snapshots")
@@ -415,7 +421,7 @@ class Worker:
             log.warning("from slide %d on under other model keys: %s", change.slide, change.keys)
         self._retrying(lambda: self.verdicts.cut(snapshot.state["verdicts"]), "verdicts.jsonl")
         self._last_end = self._snapshot_at = snapshot.state["last_end"]
-        for publisher in self.publishers:
+        for publisher in self.publishers.values():
             if publisher.champion is not None:
                 self._serve(publisher, publisher.champion)
             self._prune(publisher, publisher.pins)

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "publishing"))
-from versions import MODEL, Disk, publish
+from versions import MODEL, Disk, Files, manifest_of, publish
 
 import stream_learner
 from stream_learner.durable import canonical_json
 from stream_learner.errors import ConfigError
 from stream_learner.publishing.checkpoints import Checkpoints
+from stream_learner.publishing.storage import LocalStorage
 
 pandas = pytest.importorskip("pandas", reason="pandas is not here: the extra `notebooks`")
 
@@ -72,6 +73,27 @@ def test_versions_and_their_metrics(state):
     metrics = opened.metrics().set_index(["version", "model", "span"])
     assert len(metrics) == 6 and metrics.auc[1_704_067_200, "champion", "1h"] == 0.7
     assert opened.broken() == {}
+
+
+def test_the_model_of_another_task_has_its_own_versions_and_verdicts(state):
+    store = Checkpoints(LocalStorage(state / "checkpoints" / "next_item"), "next_item", keep=9)
+    metrics = {"mrr@20": 0.2, "lifetime": {"candidate": {"mrr@20": 0.19}}}
+    store.publish(1_704_070_800, Files().write, manifest_of(1_704_070_800, model="next_item", metrics=metrics), idle)
+    tasks = {MODEL: "conversion", "next_item": "next_item"}
+    where = {"model": MODEL, "checkpoints": str(state / "checkpoints"), "tasks": tasks}
+    (state / "worker.json").write_text(json.dumps(where))
+    with (state / "verdicts.jsonl").open("ab") as log:
+        log.write(canonical_json({**verdict(5, True, gain=0.03), "psi": {}, "model": "next_item"}) + b"\n")
+    opened = stream_learner.open_state(state, model="next_item")
+    assert list(opened.verdicts().gain) == [0.03] and len(opened.decisions()) == len(opened.drift()) == 0
+    assert list(opened.versions()["mrr@20"]) == [0.2] and list(opened.metrics()["mrr@20"]) == [0.19]
+    assert len(stream_learner.open_state(state).verdicts()) == 2
+    with pytest.raises(ConfigError, match="this worker learns conversion, next_item"):
+        stream_learner.open_state(state, model="x")
+
+
+def idle(folder: Path) -> None:
+    """Checks nothing."""
 
 
 def test_a_state_without_anything_gives_empty_frames(state):

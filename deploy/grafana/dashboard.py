@@ -12,10 +12,10 @@ from pathlib import Path
 
 from grafana_foundation_sdk.builders import dashboard as dashboards
 from grafana_foundation_sdk.builders import prometheus, stat, timeseries
-from grafana_foundation_sdk.builders.common import VizLegendOptions
+from grafana_foundation_sdk.builders.common import ReduceDataOptions, VizLegendOptions
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as model
-from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement
+from grafana_foundation_sdk.models.common import BigValueGraphMode, LegendDisplayMode, LegendPlacement
 
 from stream_learner.observing.metrics import Documented, documented
 
@@ -44,6 +44,17 @@ ROWS: dict[str, list[Panel]] = {
             single=True,
         ),
         Panel("Verdicts per hour", {"{{verdict}}": "sum by (verdict) (increase(M(verdicts_total)[1h]))"}),
+        Panel(
+            "Gain of the candidate at the last verdict, and what the gate asks for",
+            {"{{bound}}": "M(gate_gain_ratio)"},
+            "none",
+        ),
+        Panel(
+            "Freshness: now less the newest event of the version in service",
+            {"{{instance}}": "time() - (M(version_newest_event_seconds) > 0)"},
+            "s",
+        ),
+        Panel("Lag in event time", {"{{instance}}": "time() - (M(watermark_seconds) > 0)"}, "s"),
     ],
     "Quality, prequential": [
         Panel(name, {"{{model}} {{window}}": f'M(quality_ratio, metric="{metric}")'})
@@ -74,6 +85,24 @@ ROWS: dict[str, list[Panel]] = {
             "Quarantined examples per hour",
             {"{{fate}}": "sum by (fate) (increase(M(quarantined_examples_total)[1h]))"},
         ),
+    ],
+    "Recommendations": [
+        Panel(
+            f"{title} by model, all examples",
+            {"{{model}} {{metric}}": f'M(ranking_quality_ratio, metric=~"{metric}@.+", slice="all")'},
+        )
+        for title, metric in (("Recall", "recall"), ("MRR", "mrr"))
+    ]
+    + [
+        Panel(
+            "Verdicts on rankings per hour",
+            {"{{verdict}}": "sum by (verdict) (increase(M(ranking_verdicts_total)[1h]))"},
+        )
+    ],
+    "Replay": [
+        Panel("Make-up by age in event time", {"{{age}}": "M(replay_age_ratio)"}, "percentunit"),
+        Panel("Make-up by label, or value", {"{{stratum}}": "M(replay_stratum_ratio)"}, "percentunit"),
+        Panel("Examples held", {"{{instance}}": "M(replay_examples)"}),
     ],
     "Throughput": [
         Panel("Records per second", {"{{topic}}": "sum by (topic) (rate(M(records_total)[5m]))"}),
@@ -145,11 +174,15 @@ def _source() -> model.DataSourceRef:
 
 
 def _panel(panel: Panel) -> stat.Panel | timeseries.Panel:
-    shown = stat.Panel() if panel.single else timeseries.Panel().legend(_legend())
+    shown = _number() if panel.single else timeseries.Panel().legend(_legend())
     shown = shown.title(panel.title).unit(panel.unit).datasource(_source()).span(_WIDTH).height(_HEIGHT)
     for legend, expression in panel.targets.items():
         shown = shown.with_target(prometheus.Dataquery().expr(_promql(expression)).legend_format(legend))
     return shown
+
+
+def _number() -> stat.Panel:
+    return stat.Panel().graph_mode(BigValueGraphMode.AREA).reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
 
 
 def _legend() -> VizLegendOptions:

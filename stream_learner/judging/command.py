@@ -15,6 +15,7 @@ from stream_learner.judging.checks import asked_gain
 from stream_learner.judging.metrics import finite_or_none
 from stream_learner.judging.rehearsal import Pool, Schedule, World
 from stream_learner.publishing.commands import Commands
+from stream_learner.publishing.operating import noted
 from stream_learner.publishing.rendering import table
 from stream_learner.settings import Config
 
@@ -41,6 +42,7 @@ def add_actions(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--next", action="store_true", help="the next verdict passes (finite weights are still needed)")
     what.add_argument("--cancel", action="store_true", help="it does not after all")
     override.add_argument("--reason", metavar="TEXT", help="why; recorded with the override and the verdict")
+    override.add_argument("--model", metavar="NAME", help="default: that of the first task")
     override.add_argument("--state", required=True, type=Path, metavar="DIR", help="the worker's state folder")
     override.add_argument("--json", action="store_true", help="for programs")
     override.set_defaults(command=_override)
@@ -48,15 +50,14 @@ def add_actions(parser: argparse.ArgumentParser) -> None:
 
 def _override(args: argparse.Namespace) -> int:
     """Leaves the command for the worker, which journals it; exit code 0."""
-    if not (args.state / "worker.json").is_file():
-        raise ConfigError(f"--state {args.state}: no worker has run on this folder")
+    model = noted(args.state).named(args.model)
     commands = Commands(args.state / "commands")
     reason = (args.reason or "").strip()
     if args.next and not reason:
         raise ConfigError("--reason: needed with --next; say why, it is recorded with the verdict")
-    command_id = commands.submit("override", reason=reason) if args.next else commands.submit("cancel_override")
-    what = "override" if args.next else "its cancelling"
-    text = f"{what} left for the worker on {args.state}; it acts between two slides, or at its start"
+    what, given = ("override", {"reason": reason}) if args.next else ("cancel_override", {})
+    command_id = commands.submit(what, **given, model=model)
+    text = f"{what} of {model} left for the worker on {args.state}; it acts between two slides, or at its start"
     print(json.dumps({"command": command_id}) if args.json else text)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -49,6 +50,13 @@ class Verdict:
     degraded: bool = False  # the candidate is proven worse than the champion
     override: str | None = None  # the operator's reason, where the rules alone would not have passed it
     kind: str = "verdict"
+
+    def gain(self) -> dict[str, float]:
+        """The candidate's gain over the champion, with the band that holds at every look and what it must be above."""
+        thresholds = [rule.threshold for rule in self.rules if rule.name == "against_champion"]
+        asked = next((threshold for threshold in thresholds if isinstance(threshold, float)), math.nan)
+        names = {"mean": "gain", "lower": "gain_lower", "upper": "gain_upper"}
+        return {**{bound: self.evidence.get(name, math.nan) for bound, name in names.items()}, "threshold": asked}
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, keys sorted, None for what is not finite; a function of log, journal and config alone."""

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from stream_learner import config as configs
 from stream_learner.errors import StateError
 from stream_learner.lease import Lease
+from stream_learner.next_item.card import Listed, card, ranked, turnover
 from stream_learner.next_item.catalogue import Catalogue
 from stream_learner.next_item.learner import RankingLearner
 from stream_learner.next_item.names import ItemNames
 from stream_learner.next_item.serving import RankingServing
 from stream_learner.next_item.sessions import F32, U64
+from stream_learner.publishing import card_text
 from stream_learner.publishing.artefact import Artefact, Variables
+from stream_learner.publishing.card import Card
 from stream_learner.publishing.checkpoints import next_version
 from stream_learner.publishing.manifest import Manifest
 from stream_learner.publishing.opening import open_checkpoints
@@ -37,6 +40,7 @@ class RankingVersion:
     arrays: Variables
     sample: U64  # contexts [n, recent] of real sessions, for the load-and-query check
     scores: F32  # of the best `judging.k` by the worker itself, [n, k]
+    card: Card
 
 
 class RankingPublisher:
@@ -66,20 +70,24 @@ class RankingPublisher:
 
     # ---- making versions ------------------------------------------------------------------------------------
 
-    def promoted(self, occasion: Occasion, catalogue: Catalogue, names: ItemNames, sample: U64) -> RankingVersion:
-        """The learner's new champion as a version."""
+    def promoted(
+        self, occasion: Occasion, catalogue: Catalogue, names: ItemNames, sample: U64, before: Listed | None
+    ) -> RankingVersion:
+        """The learner's new champion as a version. `before`: what the one before could recommend."""
         keys, rows = catalogue.admitted()
         texts = np.full(self._learner.champion.height, b"", object)
         texts[rows] = names.of(keys)
-        return self._version(occasion, {**self._learner.champion.values(), "items/names": texts}, sample, None)
+        arrays = {**self._learner.champion.values(), "items/names": texts}
+        return self._version(occasion, arrays, sample, before, rollback_of=None)
 
     def rolled_back(self, occasion: Occasion, to: int, sample: U64) -> RankingVersion:
         """An older version's content as a new one; the learner's champion becomes it."""
         self.require(to)
+        before = self._learner.listed()
         with self.checkpoints.files(to) as folder:
             arrays = self._artefact.load(folder)
         self._learner.load_champion({name: value for name, value in arrays.items() if name != "items/names"})
-        return self._version(occasion, arrays, sample, to)
+        return self._version(occasion, arrays, sample, before, rollback_of=to)
 
     def require(self, version: int) -> Manifest:
         """A version an operator named. ConfigError when there is none, StateError when it cannot be loaded here."""
@@ -88,14 +96,19 @@ class RankingPublisher:
             raise StateError(f"version {version} was made under other model keys; use the config it was made with")
         return manifest
 
-    def _version(self, occasion: Occasion, arrays: Variables, sample: U64, rollback_of: int | None) -> RankingVersion:
+    def _version(
+        self, occasion: Occasion, arrays: Variables, sample: U64, before: Listed | None, rollback_of: int | None
+    ) -> RankingVersion:
         number = next_version(occasion.slide_end, max(self.versions, default=0))
         content = self._artefact.content_sha256(arrays), self._artefact.signature
         whose = self._config.next_item.name, number, self.champion, rollback_of
         manifest = manifest_of(self._config, self._hash, occasion, *whose, *content)
         self.champion = number
         self.versions.append(number)
-        return RankingVersion(manifest, arrays, sample, self._learner.champion.top(sample, self._k)[1])
+        champion = self._learner.champion
+        told = turnover(before, Listed.of(champion)), ranked(champion, sample, self._k)
+        about = card(manifest, str(self._config.next_item.judging.window), *told)
+        return RankingVersion(manifest, arrays, sample, champion.top(sample, self._k)[1], about)
 
     @property
     def _k(self) -> int:
@@ -107,10 +120,14 @@ class RankingPublisher:
         """Step 5: files in a temporary folder, loaded and queried there, then given their number."""
         self.checkpoints.publish(
             version.manifest.version,
-            lambda folder: self._artefact.write(folder, version.arrays),
+            lambda folder: self._write_files(folder, version),
             version.manifest,
             lambda folder: self._check(folder, version),
         )
+
+    def _write_files(self, folder: Path, version: RankingVersion) -> None:
+        self._artefact.write(folder, version.arrays)
+        card_text.write(folder, version.card)
 
     def _check(self, folder: Path, version: RankingVersion) -> None:
         """Loads a version with TensorFlow and asks it: real sessions must get the worker's own scores, and nothing

@@ -28,6 +28,7 @@ from stream_learner.next_item.names import ItemNames
 from stream_learner.next_item.publisher import RankingPublisher, RankingVersion
 from stream_learner.next_item.sessions import U64, NextItems, SessionStore
 from stream_learner.publishing.publisher import Occasion
+from stream_learner.publishing.verdict_log import pinned, rolled_back
 from stream_learner.settings import Config
 from stream_learner.windows.slides import OpenSlides, Slide
 
@@ -138,9 +139,10 @@ class NextItemTask:
         self._tell(verdict)
         if not verdict.passed:
             return None
+        before = self.learner.listed()
         self.learner.promote(len(self.catalogue))
         made = replace(occasion(verdict.to_json()), metrics=self.evidence())
-        version = self.publisher.promoted(made, self.catalogue, self._names, self._sample)
+        version = self.publisher.promoted(made, self.catalogue, self._names, self._sample, before)
         self.gate.published(slide.end, rollback=False)
         return version
 
@@ -159,9 +161,12 @@ class NextItemTask:
             made = replace(occasion({"verdict": "rollback", "reason": reason}), metrics=self.evidence())
             version = self.publisher.rolled_back(made, number, self._sample)
             self.gate.published(slide_end, rollback=True)
+            self._record({**rolled_back(command.slide, slide_end, version.manifest), "model": self.config.name})
             return version
         if command.name in ("pin", "unpin"):
-            (pins.add if command.name == "pin" else pins.discard)(number)
+            kept = command.name == "pin"
+            (pins.add if kept else pins.discard)(number)
+            self._record({**pinned(command.slide, slide_end, number, kept=kept), "model": self.config.name})
         elif command.name in ("override", "cancel_override"):
             why = str(command.arguments["reason"]) if command.name == "override" else None
             self.gate.override(why)

@@ -46,7 +46,7 @@ class Board:
     ) -> None:
         self._state = state
         self._options = options
-        self._opened: tuple[Whereabouts, Checkpoints] | None = None  # to open a store anew takes a second
+        self._opened: tuple[Whereabouts, dict[str, Checkpoints]] | None = None  # to open a store anew takes a second
         self._metrics = metrics
         self._health = health
         self._lock = threading.Lock()
@@ -77,35 +77,44 @@ class Board:
             return [verdict for verdict in self._told[1] if verdict["place"] > after]
 
     def versions(self) -> dict[str, Any]:
-        """{"model", "champion", "versions": [what a version says of itself, without its files], "broken"}."""
+        """{"models": [{"model", "task", "champion", "versions": [what a version says of itself, without its files],
+        "broken"}]}, that of the first task first."""
         try:
-            checkpoints = self._checkpoints()
+            models = noted(self._state).models
+        except StreamLearnerError as error:
+            return {"models": [_unread(None, "conversion", error)]}
+        return {"models": [self._versions(model, task) for model, task in models.items()]}
+
+    def _versions(self, model: str, task: str) -> dict[str, Any]:
+        try:
+            checkpoints = self.checkpoints(model)
             scan, pointer = checkpoints.scan(), checkpoints.pointer()
         except StreamLearnerError as error:
-            return {"model": None, "champion": None, "versions": [], "broken": {"": str(error)}}
+            return _unread(model, task, error)
         return {
-            "model": checkpoints.model,
+            "model": model,
+            "task": task,
             "champion": None if pointer is None else pointer.version,
-            "versions": [_version(manifest_json(manifest)) for manifest in scan.manifests],
+            "versions": [_version(manifest_json(manifest), task) for manifest in scan.manifests],
             "broken": scan.broken,
         }
 
-    def card(self, version: int) -> bytes:
+    def card(self, version: int, model: str | None) -> bytes:
         """A version's card as a page. A ConfigError where there is none."""
-        page = self._checkpoints().file(version, HTML)
+        page = self.checkpoints(model).file(version, HTML)
         if page is None:
             raise ConfigError(f"version {version} has no card")
         return page
 
-    def require(self, version: int) -> None:
-        """A ConfigError where there is no such version."""
-        self._checkpoints().require(version)
-
-    def _checkpoints(self) -> Checkpoints:
+    def checkpoints(self, model: str | None) -> Checkpoints:
+        """The versions of a model, or of the first task's. A ConfigError where there is no such model."""
         where = noted(self._state)
         if self._opened is None or self._opened[0] != where:
-            self._opened = where, reading(where, self._state, self._options)
-        return self._opened[1]
+            self._opened = where, {}
+        name, opened = where.named(model), self._opened[1]
+        if name not in opened:
+            opened[name] = reading(where, self._state, self._options, name)
+        return opened[name]
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -132,13 +141,17 @@ def _shown(line: dict[str, Any], *, spread: bool) -> dict[str, Any]:
     """What the page shows of a line of the verdict log; a thousand of them must be light."""
     if "evidence" not in line:
         return {name: value for name, value in line.items() if not isinstance(value, (dict, list))}
+    if "model" in line:  # of rankings: few numbers, and no drift
+        whole = ("model", "slide", "slide_end", "passed", "reason", "parent", "evidence")
+        return {**{name: line.get(name) for name in whole}, "rules": _against(line), "failed": _failed(line)}
     drift = {"shares": {}, **line.get("drift", {})}
     item_rate = line.get("baselines", {}).get("item_rate", {})
     shown = {name: line.get(name) for name in ("slide", "slide_end", "passed", "reason", "parent")}
     return {
         **shown,
         "evidence": {name: line["evidence"].get(name) for name in _EVIDENCE},
-        "rules": [rule for rule in line.get("rules", []) if rule["name"] == "against_champion"],
+        "rules": _against(line),
+        "failed": _failed(line),
         "baselines": {"item_rate": {"normalized_entropy": item_rate.get("normalized_entropy")}},
         "psi": {name: round(value, 4) for name, value in line.get("psi", {}).items()},
         "drift": {
@@ -149,10 +162,26 @@ def _shown(line: dict[str, Any], *, spread: bool) -> dict[str, Any]:
     }
 
 
-def _version(manifest: dict[str, Any]) -> dict[str, Any]:
+def _against(line: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rule whose threshold is drawn."""
+    return [rule for rule in line.get("rules", []) if rule["name"] == "against_champion"]
+
+
+def _failed(line: dict[str, Any]) -> list[str]:
+    """Names of the rules that held a version back."""
+    return [rule["name"] for rule in line.get("rules", []) if rule.get("asked") and not rule["passed"]]
+
+
+def _unread(model: str | None, task: str, error: StreamLearnerError) -> dict[str, Any]:
+    return {"model": model, "task": task, "champion": None, "versions": [], "broken": {"": str(error)}}
+
+
+def _version(manifest: dict[str, Any], task: str) -> dict[str, Any]:
     """What the page shows of a version; its size instead of its files."""
     kept = ("version", "parent", "rollback_of", "slide", "slide_end_us", "event_time_span", "gaps", "content_sha256")
-    metrics = {name: manifest["metrics"].get(name) for name in _BOARD_METRICS}
+    told = manifest["metrics"]
+    scalars = {name: value for name, value in told.items() if not isinstance(value, (dict, list))}
+    metrics = {name: told.get(name) for name in _BOARD_METRICS} if task == "conversion" else scalars
     return {
         **{name: manifest[name] for name in kept},
         "metrics": metrics,
@@ -187,10 +216,12 @@ def _lines(samples: Mapping[str, list[list[Any]]]) -> dict[str, float]:
     return lines
 
 
-def command(body: bytes) -> tuple[str, int]:
-    """Name and version of what the page asks for: {"name": "rollback", "version": 7}. ConfigError when it is none."""
+def command(body: bytes) -> tuple[str, int, str | None]:
+    """Name, version and model of what the page asks for: {"name": "rollback", "version": 7, "model": "conversion"},
+    where the model may be left out for that of the first task. ConfigError when it is none."""
     try:
         asked = json.loads(body)
-        return str(asked["name"]), int(asked["version"])
-    except (*BAD_JSON, KeyError, TypeError) as error:
-        raise ConfigError(f"expected {{name, version}}: {error}") from error
+        model = asked.get("model")
+        return str(asked["name"]), int(asked["version"]), None if model is None else str(model)
+    except (*BAD_JSON, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"expected {{name, version, model}}: {error}") from error

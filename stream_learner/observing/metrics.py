@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from stream_learner.judging.drift_tests import KINDS as DRIFT_KINDS
+from stream_learner.learning.replay.make_up import AGES
 from stream_learner.next_item.metrics import MODELS as RANKED
 from stream_learner.next_item.metrics import SLICES as RANKING_SLICES
 from stream_learner.observing.traces import NoTraces, Traces
@@ -24,6 +25,7 @@ from stream_learner.observing.traces import NoTraces, Traces
 if TYPE_CHECKING:
     from stream_learner.learning.learner import Learned
     from stream_learner.next_item.task import NextItemTask
+    from stream_learner.publishing.manifest import Manifest
     from stream_learner.snapshots import SnapshotInfo
     from stream_learner.worker import Worker
 
@@ -57,6 +59,7 @@ DECISIONS = (
     "override",
     "override_cancelled",
 )
+GAINS = ("mean", "lower", "upper", "threshold")  # the band that holds at every look, and what it must be above
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # about 3 steps a decade
@@ -92,6 +95,7 @@ class WorkerMetrics:
         self._documented: list[Documented] = []
         self._counted: dict[tuple[str, str], int] = {}  # level of the state's counts that counters have reached
         self._quality_due = 0.0  # monotonic seconds
+        self._quality_told = True  # of the last slide
         self._reading()
         self._slides()
         self._learning()
@@ -147,12 +151,20 @@ class WorkerMetrics:
         if learned.steps:
             self.loss.set(learned.mean_loss)
         self._gauges(worker)
+        self._quality_told = False
         self._qualities(worker)
         self._traces.closed(slides=worker.tally.slides, learned=learned.rows, replayed=learned.replayed)
 
-    def verdict(self, *, passed: bool, psi: Mapping[str, float]) -> None:
-        """The gate answered; features without a PSI are not shown."""
+    def waiting(self, worker: Worker) -> None:
+        """Between slides, often: what the last slide has to tell and was not due with it."""
+        if not self._quality_told:
+            self._qualities(worker)
+
+    def verdict(self, *, passed: bool, psi: Mapping[str, float], gain: Mapping[str, float] | None = None) -> None:
+        """The gate answered; features without a PSI are not shown. `gain`: by bound, each of GAINS."""
         self.verdicts.labels("passed" if passed else "held").inc()
+        for bound, value in (gain or {}).items():
+            self.gate_gain.labels(bound).set(value)
         self.feature_psi.clear()
         for feature, value in psi.items():
             self.feature_psi.labels(feature).set(value)
@@ -167,10 +179,12 @@ class WorkerMetrics:
         self.snapshot_written.set(snapshot.written_bytes)
         self.snapshot_increments.set(snapshot.increments)
 
-    def serving(self, version: int, slide_end: int) -> None:
-        """The champion pointer moved to `version`, made of the slide that ended at `slide_end` (us)."""
-        self.champion_version.set(version)
-        self.version_slide_end.set(slide_end / 1e6)
+    def serving(self, manifest: Manifest) -> None:
+        """The champion pointer moved to this version."""
+        self.champion_version.set(manifest.version)
+        self.version_slide_end.set(manifest.slide_end_us / 1e6)
+        self.version_newest_event.set((manifest.event_time_span or (0, 0))[1] / 1e6)
+        self.version_size.set(sum(file.size for file in manifest.files.values()))
 
     def set_quality(self, model: str, window: str, summary: Mapping[str, float]) -> None:
         """Shows a scoreboard's summary; `window` is a span as in the config."""
@@ -222,6 +236,7 @@ class WorkerMetrics:
             for span in board.windows:
                 self.set_quality(name, str(span), board.window(name, span))
         self._slices(worker)
+        self._replayed(worker)
         if worker.next_item is not None:
             self._rankings(worker.next_item)
         if (condition := worker.learner.condition()) is not None:
@@ -231,7 +246,7 @@ class WorkerMetrics:
         for metric, key in _ESTIMATED.items():
             self.estimate.labels(metric).set(worker.judge.drift.estimate().get(key, math.nan))
         ended = time.monotonic()
-        self._quality_due = ended + max(15.0, 20 * (ended - began))
+        self._quality_due, self._quality_told = ended + max(15.0, 20 * (ended - began)), True
 
     def _slices(self, worker: Worker) -> None:
         """The candidate over the longest window, slice by slice; at most `judging.slice_top` + 2 of a feature."""
@@ -242,6 +257,16 @@ class WorkerMetrics:
                 summary = board.slice("candidate", number, max(board.windows))
                 for metric in _BY_SLICE:
                     self.slice_quality.labels(name, metric).set(summary[_QUALITY[metric]])
+
+    def _replayed(self, worker: Worker) -> None:
+        """What the replay buffer is made of."""
+        self.replay_ages.clear()
+        self.replay_strata.clear()
+        if (made := worker.replay.make_up(worker.tally.last_time or 0)) is not None:
+            for age, count in made.ages.items():
+                self.replay_ages.labels(age).set(count / len(worker.replay))
+            for stratum, count in made.strata.items():
+                self.replay_strata.labels(stratum).set(count / len(worker.replay))
 
     def _rankings(self, task: NextItemTask) -> None:
         """What `next_item` is worth over its window, and how much it holds."""
@@ -289,6 +314,14 @@ class WorkerMetrics:
         self.pending_examples = self._gauge("pending_examples", "Examples waiting for their label")
         self.replay_examples = self._gauge("replay_examples", "Examples in the replay buffer")
         self.replay_size = self._gauge("replay_size_bytes", "Memory of the replay buffer")
+        self.replay_ages = self._gauge(
+            "replay_age_ratio", f"Share of the replay buffer by age in event time: {', '.join(AGES)}", "age"
+        )
+        self.replay_strata = self._gauge(
+            "replay_stratum_ratio",
+            "Share of the replay buffer by label, or value of `replay.strata`",
+            "stratum",
+        )
         self.id_table_rows = self._gauge("id_table_rows", "Ids that have a row of an exact table", "feature")
         self.waiting_ids = self._gauge("waiting_ids", "Ids counted that have no row of an exact table yet", "feature")
         self.id_expiries = self._counter("id_expiries_total", "Ids whose row of an exact table was freed", "feature")
@@ -343,7 +376,13 @@ class WorkerMetrics:
         )
         self.catalogue_items = self._gauge("catalogue_items", "Items that can be recommended (next_item)")
         self.session_events = self._gauge("session_events", "Events of sessions held for neighbours (next_item)")
+        self.ranking_verdicts = self._counter(
+            "ranking_verdicts_total", "Answers of next_item's gate: passed or held", "verdict"
+        )
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
+        self.gate_gain = self._gauge(
+            "gate_gain_ratio", f"NE gain of the candidate at the last verdict: {', '.join(GAINS)}", "bound"
+        )
         self.decisions = self._counter("decisions_total", f"Other decisions: {', '.join(DECISIONS)}", "decision")
         for verdict in ("passed", "held"):
             self.verdicts.labels(verdict)
@@ -355,6 +394,11 @@ class WorkerMetrics:
         self.version_slide_end = self._gauge(
             "version_slide_end_seconds", "End of the slide the version in service was made of, since the epoch"
         )
+        self.version_newest_event = self._gauge(
+            "version_newest_event_seconds",
+            "Time of the newest event that the version in service knows, since the epoch",
+        )
+        self.version_size = self._gauge("version_size_bytes", "Size of the version in service, all its files")
         self.ranking_version = self._gauge("ranking_version", "Number of next_item's champion, 0 = none")
         self.publish_duration = self._histogram("publish_duration_seconds", "Time to write and check a version")
         self.snapshot_duration = self._histogram("snapshot_duration_seconds", "Time to write a snapshot")
@@ -399,6 +443,8 @@ def _counts(worker: Worker) -> dict[tuple[str, str], int]:
     counts |= {("drift_alarms", kind): worker.judge.drift.alarms[kind] for kind in DRIFT_KINDS}
     counts |= {("quarantined_examples", fate): int(getattr(worker.quarantine, fate)) for fate in SET_ASIDE}
     counts |= {("id_expiries", feature): table.expired for feature, table in worker.learner.ids.items()}
+    if (task := worker.next_item) is not None:
+        counts |= {("ranking_verdicts", "passed"): task.passed, ("ranking_verdicts", "held"): task.held}
     return counts | {
         ("broken_slides", ""): worker.quarantine.found,
         ("slides", ""): tally.slides,

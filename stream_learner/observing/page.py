@@ -15,10 +15,11 @@ from stream_learner.durable import write_file
 from stream_learner.observing.board import Board
 from stream_learner.publishing.operating import opened
 
+MODULES = ("drawing", "drift", "ranking", "story", "versions", "words")  # by the names that the import map gives them
 KINDS = {
     "index.html": "text/html; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
-    "drawing.js": "text/javascript; charset=utf-8",
+    **{f"{name}.js": "text/javascript; charset=utf-8" for name in MODULES},
     "style.css": "text/css; charset=utf-8",
     "charts.js.gz": "text/javascript; charset=utf-8",
 }
@@ -44,7 +45,7 @@ def whole(board: Board) -> str:
         "/dashboard/verdicts": {"verdicts": board.verdicts()},
         "/dashboard/versions": board.versions(),
     }
-    scripts = {"charts": gzip.decompress(file("charts.js.gz")), "drawing": file("drawing.js")}
+    scripts = {"charts": gzip.decompress(file("charts.js.gz")), **{name: file(f"{name}.js") for name in MODULES}}
     imports = {name: "data:text/javascript;base64," + base64.b64encode(code).decode() for name, code in scripts.items()}
     enclosed = json.dumps(answers).replace("<", "\\u003c")  # no text of an answer may end the script
     parts = {

@@ -95,7 +95,8 @@ class Routes:
         return _text(HTTPStatus.NOT_FOUND, "/dashboard /metrics /healthz /readyz")
 
     def post(self, path: str, authorization: str, body: bytes) -> Answer:
-        """/dashboard/commands with `{"name": "rollback" | "pin" | "unpin", "version": n}` and the token: 202."""
+        """/dashboard/commands with `{"name": "rollback" | "pin" | "unpin", "version": n, "model": m}` and the token:
+        202."""
         if path != "/dashboard/commands":
             return _text(HTTPStatus.NOT_FOUND, "POST goes to /dashboard/commands")
         if self._token is None:
@@ -105,16 +106,17 @@ class Routes:
         if not hmac.compare_digest(authorization.encode(), b"Bearer " + self._token.reveal().encode()):
             return _text(HTTPStatus.UNAUTHORIZED, "wrong token", **{"WWW-Authenticate": "Bearer"})
         try:
-            name, version = command(body)
+            name, version, model = command(body)
             if name not in _ALLOWED:
                 raise ConfigError(f"{name!r} is not one of {', '.join(_ALLOWED)}")
-            self.board.require(version)
-            command_id = self._commands.submit(name, version=version)
+            checkpoints = self.board.checkpoints(model)
+            checkpoints.require(version)
+            command_id = self._commands.submit(name, version=version, model=checkpoints.model)
         except ConfigError as error:
             return _text(HTTPStatus.BAD_REQUEST, str(error))
         except StreamLearnerError as error:
             return _text(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
-        _log.info("%s %d left by the dashboard as %s", name, version, command_id)
+        _log.info("%s %d of %s left by the dashboard as %s", name, version, checkpoints.model, command_id)
         return _json({"command": command_id}, HTTPStatus.ACCEPTED)
 
     def _page(self, path: str) -> Answer:
@@ -138,11 +140,11 @@ class Routes:
             return _text(HTTPStatus.BAD_REQUEST, f"after: {after!r} is no number")
 
     def _card(self, query: str) -> Answer:
-        version = parse_qs(query).get("version", [""])[0]
+        asked = parse_qs(query)
+        version, model = asked.get("version", [""])[0], asked.get("model", [None])[0]
         try:
-            return Answer(
-                HTTPStatus.OK, page.KINDS["index.html"], self.board.card(int(version)), headers=self._page_headers
-            )
+            shown = self.board.card(int(version), model)
+            return Answer(HTTPStatus.OK, page.KINDS["index.html"], shown, headers=self._page_headers)
         except ValueError:
             return _text(HTTPStatus.BAD_REQUEST, f"version: {version!r} is no number")
         except StreamLearnerError as error:

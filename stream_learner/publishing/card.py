@@ -64,12 +64,14 @@ def card(manifest: Manifest, observed: Observed, moved: Moved) -> Card:
     """All that is told, in reading order."""
     quality = [_quality(manifest), _slices(observed), _calibration(observed)]
     if manifest.rollback_of is not None:
-        again = (
-            f"These are the files of version {manifest.rollback_of} under a new number; its card says how good it was."
-        )
-        quality = [Section("Quality", [again])]
-    sections = [_lineage(manifest), _seen(manifest), *quality, _drift(observed), _features(moved), _verdict(manifest)]
-    return Card(f"{manifest.model}, version {manifest.version}", _summary(manifest), sections)
+        quality = [Section("Quality", [files_of(manifest.rollback_of)])]
+    sections = [lineage(manifest), seen(manifest), *quality, _drift(observed), _features(moved), verdict(manifest)]
+    return Card(f"{manifest.model}, version {manifest.version}", summary(manifest), sections)
+
+
+def files_of(version: int) -> str:
+    """What a card says of quality where an older version is served again."""
+    return f"These are the files of version {version} under a new number; its card says how good it was."
 
 
 def number(value: Any) -> str:
@@ -86,12 +88,14 @@ def moment(us: int) -> str:
     return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _summary(manifest: Manifest) -> str:
+def summary(manifest: Manifest) -> str:
+    """When and why, in a sentence or two."""
     reason = manifest.verdict.get("reason", "no reason given")
     return f"Made of the slide that ended at {moment(manifest.slide_end_us)} UTC of event time. {reason}"
 
 
-def _lineage(manifest: Manifest) -> Section:
+def lineage(manifest: Manifest) -> Section:
+    """What it follows, and what its bytes depend on."""
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(manifest.libraries.items()))
     facts = {
         "Follows version": "none: the first one" if manifest.parent is None else str(manifest.parent),
@@ -106,7 +110,8 @@ def _lineage(manifest: Manifest) -> Section:
     return Section("Lineage", [Table(("", ""), [*facts.items()])])
 
 
-def _seen(manifest: Manifest) -> Section:
+def seen(manifest: Manifest) -> Section:
+    """The span of events and offsets behind it, and what is missing in it."""
     span = manifest.event_time_span
     told = "No event yet." if span is None else f"Events of {moment(span[0])} to {moment(span[1])} UTC, from:"
     ranges = [(f"{r.topic}/{r.index}", str(r.first), str(r.last)) for r in manifest.offsets]
@@ -173,7 +178,8 @@ def _features(moved: Moved) -> Section:
     return Section("What moves the scores", [how, Table(("feature", "NE lost", "share in the logit"), rows)])
 
 
-def _verdict(manifest: Manifest) -> Section:
+def verdict(manifest: Manifest) -> Section:
+    """The gate's answer, rule by rule."""
     rules = manifest.verdict.get("rules", [])
     rows = [
         (

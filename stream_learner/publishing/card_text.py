@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from stream_learner.publishing.card import Card, Part, Reliability, Section
+from stream_learner.durable import write_file
+from stream_learner.publishing.card import HTML, MARKDOWN, Card, Part, Reliability, Section
 
 _SIDE, _MARGIN = 300, 44  # of the calibration plot, px
 _STYLE = """
@@ -17,6 +19,12 @@ table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabula
 th, td { text-align: left; padding: .2rem .6rem; border-bottom: 1px solid #8884; overflow-wrap: anywhere; }
 svg { max-width: 100%; } svg text { fill: currentColor; font-size: 11px; }
 """
+
+
+def write(folder: Path, card: Card) -> None:
+    """Puts `card.md` and `card.html` beside a version's graph. Raises RetryableError when the disk refuses."""
+    write_file(folder / MARKDOWN, markdown(card).encode())
+    write_file(folder / HTML, page(card).encode())
 
 
 def markdown(card: Card) -> str:

@@ -35,14 +35,27 @@ _PATIENCE = Duration.parse("10s")  # somebody is waiting at a terminal
 class Whereabouts(msgspec.Struct, frozen=True):
     """`worker.json` in the state folder: where this worker's versions are, for commands that are given the folder."""
 
-    model: str
+    model: str  # of the first task
     checkpoints: str  # an absolute path, or a URL
     needs_config: bool = False  # the URL has options, which stand in the config only: they may be secret
+    tasks: dict[str, str] = {}  # task by model; empty where a release that had one task wrote it
+
+    @property
+    def models(self) -> dict[str, str]:
+        """What each model is for, by name, that of the first task first."""
+        return self.tasks or {self.model: "conversion"}
+
+    def named(self, model: str | None) -> str:
+        """A model of the worker's, that of the first task without a name. ConfigError when there is none of it."""
+        if model is not None and model not in self.models:
+            raise ConfigError(f"--model {model}: this worker learns {', '.join(self.models)}")
+        return model or self.model
 
 
 def whereabouts(config: Config) -> Whereabouts:
-    model = config.name if config.learns("conversion") else config.next_item.name
-    return Whereabouts(model, checkpoints_root(config), bool(config.checkpoints.options))
+    tasks = {config.name: "conversion"} if config.learns("conversion") else {}
+    tasks |= {config.next_item.name: "next_item"} if config.learns("next_item") else {}
+    return Whereabouts(next(iter(tasks)), checkpoints_root(config), bool(config.checkpoints.options), tasks)
 
 
 def note_whereabouts(config: Config) -> None:
@@ -53,18 +66,21 @@ def note_whereabouts(config: Config) -> None:
 def main(args: argparse.Namespace) -> int:
     """Runs the action; exit code 0. A version that does not exist is a ConfigError (exit 2), a disk that fails an
     UnavailableError (exit 6)."""
-    state, checkpoints = _place(args)
+    state, where, options = _place(args)
+    checkpoints = reading(where, state, options, args.model)
+    others = [model for model in where.models if model != checkpoints.model]
     try:
-        _act(args, state, checkpoints)
+        _act(args, state, checkpoints, others)
     except RetryableError as error:
         raise UnavailableError(str(error)) from error
     return 0
 
 
-def _act(args: argparse.Namespace, state: Path, checkpoints: Checkpoints) -> None:
+def _act(args: argparse.Namespace, state: Path, checkpoints: Checkpoints, others: list[str]) -> None:
     if args.action == "list":
         scan, pointer = checkpoints.scan(), checkpoints.pointer()
-        show(args, list_json(scan.manifests, pointer), render_list(scan.manifests, pointer) + _broken(scan))
+        content = {"model": checkpoints.model, **list_json(scan.manifests, pointer), "other_models": others}
+        show(args, content, render_list(scan.manifests, pointer) + _broken(scan) + _others(others))
     elif args.action == "show":
         manifest = checkpoints.require(args.version)
         show(args, manifest_json(manifest), render_show(manifest))
@@ -73,36 +89,38 @@ def _act(args: argparse.Namespace, state: Path, checkpoints: Checkpoints) -> Non
         show(args, diff(*pair), render_diff(*pair))
     else:
         checkpoints.require(args.version)
-        command_id = Commands(state / "commands").submit(args.action, version=args.version)
-        text = (
-            f"{args.action} {args.version} left for the worker on {state}; it acts between two slides, or at its start"
-        )
+        command_id = Commands(state / "commands").submit(args.action, version=args.version, model=checkpoints.model)
+        what = f"{args.action} {args.version} of {checkpoints.model}"
+        text = f"{what} left for the worker on {state}; it acts between two slides, or at its start"
         show(args, {"command": command_id}, text)
 
 
 def opened(state: Path) -> Checkpoints:
-    """The versions of the worker on a state folder, to be read. A folder that no worker has seen is a ConfigError."""
+    """The versions of the worker's first task, to be read. A folder that no worker has seen is a ConfigError."""
     return reading(noted(state), state)
 
 
-def reading(where: Whereabouts, state: Path, options: dict[str, Any] | None = None) -> Checkpoints:
-    """Versions to be read; `options` as in the worker's config. ConfigError where those are needed and not given."""
+def reading(
+    where: Whereabouts, state: Path, options: dict[str, Any] | None = None, model: str | None = None
+) -> Checkpoints:
+    """Versions of a model, or of the first task's, to be read; `options` as in the worker's config. ConfigError where
+    those are needed and not given, and where there is no such model."""
+    name = where.named(model)
     if where.needs_config and options is None:
         raise ConfigError(
             f"--state {state}: its versions are at {where.checkpoints}, and how to get in there stands in the worker's "
             "config: give that instead, -c FILE"
         )
-    storage = open_storage(where.checkpoints, where.model, options or {}, state, _PATIENCE)
-    return Checkpoints(storage, where.model, keep=2)
+    storage = open_storage(where.checkpoints, name, options or {}, state, _PATIENCE)
+    return Checkpoints(storage, name, keep=2)
 
 
-def _place(args: argparse.Namespace) -> tuple[Path, Checkpoints]:
-    """The state folder and the versions that belong to it."""
+def _place(args: argparse.Namespace) -> tuple[Path, Whereabouts, dict[str, Any] | None]:
+    """The state folder, where the versions are that belong to it, and how to get in there, where that is known."""
     if args.config is None:
-        return args.state, opened(args.state)
+        return args.state, noted(args.state), None
     config = configs.load(args.config)
-    state = Path(config.state)
-    return state, reading(whereabouts(config), state, config.checkpoints.options)
+    return Path(config.state), whereabouts(config), config.checkpoints.options
 
 
 def noted(state: Path) -> Whereabouts:
@@ -119,11 +137,16 @@ def _moved(state: Path, where: Whereabouts) -> Whereabouts:
     inside = state / "checkpoints"
     if is_url(where.checkpoints):
         return where
-    return where if Path(where.checkpoints).is_dir() or not inside.is_dir() else Whereabouts(where.model, str(inside))
+    whole = Path(where.checkpoints).is_dir() or not inside.is_dir()
+    return where if whole else msgspec.structs.replace(where, checkpoints=str(inside))
 
 
 def _broken(scan: Scan) -> str:
     return "".join(f"\nbroken: {name}: {reason}" for name, reason in sorted(scan.broken.items()))
+
+
+def _others(models: list[str]) -> str:
+    return f"\n\nalso here, each with --model: {', '.join(models)}" if models else ""
 
 
 def show(args: argparse.Namespace, content: dict[str, Any], text: str) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_learner import config as configs
-from stream_learner.durable import write_file
 from stream_learner.errors import StateError
 from stream_learner.events import ExampleBatch
 from stream_learner.explaining.features import integrated_gradients, permutation_importance
@@ -19,8 +18,8 @@ from stream_learner.judging.observed import Observed
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.learner import Learner
 from stream_learner.lease import Lease
-from stream_learner.publishing.card import HTML, MARKDOWN, Card, Moved, card
-from stream_learner.publishing.card_text import markdown, page
+from stream_learner.publishing import card_text
+from stream_learner.publishing.card import Card, Moved, card
 from stream_learner.publishing.checkpoints import Checkpoints, next_version
 from stream_learner.publishing.export import Exporter, served_numbers
 from stream_learner.publishing.machine import cpu_features, libraries
@@ -189,8 +188,7 @@ class Publisher:
 
     def _write_files(self, folder: Path, version: Version) -> None:
         self._exporter.write(folder, version.variables, version.tables)
-        write_file(folder / MARKDOWN, markdown(version.card).encode())
-        write_file(folder / HTML, page(version.card).encode())
+        card_text.write(folder, version.card)
 
     def announcement(self, number: int) -> dict[str, Any]:
         """What the world is told of a version; keyed by model and version, at least once."""

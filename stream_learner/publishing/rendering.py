@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stream_learner.publishing.checkpoints import diff, flat
 from stream_learner.publishing.manifest import Manifest, Pointer, to_json
 
-_LISTED_METRICS = ("auc", "normalized_entropy", "calibration")
+_LISTED_METRICS = {"auc": "auc", "normalized_entropy": "ne", "calibration": "calibration"}
 _FIRST_METRICS = ("n", "n_pos", "auc", "normalized_entropy", "calibration", "log_loss")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -18,15 +19,22 @@ def render_list(manifests: list[Manifest], pointer: Pointer | None) -> str:
     """A line a version, the champion marked with an asterisk."""
     if not manifests:
         return "no versions yet"
-    header = ["", "version", "parent", "rollback of", "slide end", "auc", "ne", "calibration", "content"]
-    rows = [header]
+    listed = _listed(manifests[-1])
+    rows = [["", "version", "parent", "rollback of", "slide end", *listed.values(), "content"]]
     for manifest in manifests:
         mark = "*" if pointer is not None and pointer.version == manifest.version else ""
-        metrics = [_number(manifest.metrics.get(name)) for name in _LISTED_METRICS]
+        metrics = [_number(manifest.metrics.get(name)) for name in listed]
         ancestry = [str(v) if v is not None else "-" for v in (manifest.parent, manifest.rollback_of)]
         end = utc(manifest.slide_end_us)
         rows.append([mark, str(manifest.version), *ancestry, end, *metrics, manifest.content_sha256[:12]])
     return table(rows)
+
+
+def _listed(manifest: Manifest) -> dict[str, str]:
+    """The metrics that tell most of a model's task, with their headings: rankings have theirs at the k they are for."""
+    depth = max((int(name[4:]) for name in manifest.metrics if re.fullmatch(r"mrr@\d+", name)), default=0)
+    ranked = {name: name for name in (f"recall@{depth}", f"mrr@{depth}", "catalogue")}
+    return ranked if depth else _LISTED_METRICS
 
 
 def list_json(manifests: list[Manifest], pointer: Pointer | None) -> dict[str, Any]:

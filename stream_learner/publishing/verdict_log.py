@@ -9,6 +9,7 @@ from typing import Any
 
 from stream_learner.durable import BAD_JSON, AppendFile, Fence, canonical_json, unfenced
 from stream_learner.errors import StateError
+from stream_learner.publishing.manifest import Manifest
 
 OF_SLIDES = ("quarantined", "requeued")  # what a line's `verdict` says that is of a slide, not of the gate
 
@@ -37,6 +38,19 @@ class VerdictLog:
 
     def close(self) -> None:
         self._file.close()
+
+
+def rolled_back(slide: int, slide_end: int, served: Manifest) -> dict[str, Any]:
+    """The line that tells of an operator's rollback; `served`: the older version under its new number."""
+    reason = f"rolled back: version {served.rollback_of} is served again, as version {served.version}, by an operator"
+    return {"kind": "rollback", "slide": slide, "slide_end": slide_end, "reason": reason, "parent": served.parent}
+
+
+def pinned(slide: int, slide_end: int, version: int, *, kept: bool) -> dict[str, Any]:
+    """The line that tells that an operator pinned a version, or let it go again."""
+    kind, what = ("pin", "is never pruned") if kept else ("unpin", "may be pruned again")
+    told = {"kind": kind, "slide": slide, "slide_end": slide_end, "version": version}
+    return {**told, "reason": f"{kind}ned: version {version} {what}"}
 
 
 def read_verdicts(path: Path) -> list[dict[str, Any]]:

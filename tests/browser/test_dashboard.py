@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from playwright.sync_api import expect, sync_playwright
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 from processes import Background, changed, learner, version_numbers, write_config
 from shops import CONFIG, PARTITIONS, SEED, shop
+from test_next_item import TASK
 
+from stream_learner.observing.page import MODULES
 from stream_learner.simulate import limited, write_jsonl
 from stream_learner.simulate.world import Drift
 
@@ -27,6 +30,20 @@ SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 TOKEN = "a token of the tests, planted"
 PATIENCE_MS = 120_000
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+# Pairs of texts and charts that are both visible and stand over one another, as "id or text / id or text".
+OVERLAPS = """() => {
+  const shown = [...document.querySelectorAll("main p, main dt, main dd, main h2, main h3, main .chart, header *")]
+    .filter((one) => one.checkVisibility() && one.tagName !== "OPTION" && one.getBoundingClientRect().width > 0);
+  const inside = (a, b) => a.contains(b) || b.contains(a);
+  const name = (one) => one.id || one.textContent.slice(0, 40);
+  return shown.flatMap((a, i) => shown.slice(i + 1).filter((b) => {
+    const [p, q] = [a.getBoundingClientRect(), b.getBoundingClientRect()];
+    const over = Math.min(p.right, q.right) - Math.max(p.left, q.left) > 1
+      && Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top) > 1;
+    return over && !inside(a, b) && a.closest("header") === b.closest("header");
+  }).map((b) => `${name(a)} / ${name(b)}`));
+}"""
 
 pytestmark = [
     pytest.mark.long,
@@ -53,6 +70,8 @@ class Live:
                 source__files={"path": str(self._events), "follow": True},
                 observing=observing,
                 quarantine__warm_up="30m",
+                tasks=["conversion", "next_item"],
+                next_item=TASK,
             ),
         )
 
@@ -68,6 +87,10 @@ class Live:
                 out.write(b"".join(part))
 
 
+def two_versions(state: Path, model: str) -> bool:
+    return len(version_numbers(state, model)) >= 2
+
+
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, Background, str]]:
     folder = tmp_path_factory.mktemp("dashboard")
@@ -77,7 +100,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, Backg
         with Background(folder, "run", "-c", shown.config, "--state", shown.state) as worker:
             address = re.search(r"http://[\d.]+:\d+", worker.wait_for_log("metrics and health at"))
             assert address is not None
-            worker.wait_for("two versions", lambda: len(version_numbers(shown.state)) >= 2)
+            for model in ("shop", "next_item"):
+                worker.wait_for("two versions", partial(two_versions, shown.state, model))
             yield shown, worker, address[0]
 
 
@@ -104,6 +128,18 @@ class Page:
         self.tab.goto(f"{address}/dashboard")
         self.tab.wait_for_selector("#versions tr")
 
+    def choose(self, model: str) -> None:
+        """Looks at another model of the worker."""
+        self.tab.select_option("#choice", model)
+        expect(self.tab.locator("#model")).to_have_text(model, timeout=PATIENCE_MS)
+
+    def look(self, name: str) -> None:
+        """Leaves a screenshot; nothing may be wider than the window, nor stand over something else."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.tab.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+        assert self.tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than the window"
+        assert self.tab.evaluate(OVERLAPS) == []
+
     def close(self) -> None:
         self._context.close()
 
@@ -117,18 +153,19 @@ def slides(page: Page) -> int:
 def test_it_loads_without_a_complaint_and_asks_nobody_else(live, browser, width, scheme):
     page = Page(browser, live[2], width, scheme)
     page.tab.wait_for_selector('body[data-slides]:not([data-slides="0"])')
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.tab.screenshot(path=SCREENSHOTS / f"dashboard-{width}-{scheme}.png", full_page=True)
+    page.look(f"dashboard-{width}-{scheme}")
+    assert page.tab.locator("canvas").count() >= 9
+    page.choose("next_item")
+    page.look(f"next-item-{width}-{scheme}")
     assert page.complaints == []
     assert [url for url in page.asked if not url.startswith(live[2])] == []
-    assert page.tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
-    assert page.tab.locator("canvas").count() >= 7
     page.close()
 
 
 def test_the_page_is_light(live):
     """Below 500 kB over the wire, the charting library included."""
-    names = ("", "/app.js", "/drawing.js", "/style.css", "/charts.js", "/now", "/verdicts", "/versions")
+    scripts = [f"/{name}.js" for name in ("app", "charts", *MODULES)]
+    names = ("", *scripts, "/style.css", "/now", "/verdicts", "/versions")
     requests = [urllib.request.Request(f"{live[2]}/dashboard{n}", headers={"Accept-Encoding": "gzip"}) for n in names]
     assert sum(len(urllib.request.urlopen(request).read()) for request in requests) < 500_000
 
@@ -144,6 +181,25 @@ def test_it_follows_the_worker_and_shows_the_drift_where_it_is(live, browser):
     assert page.tab.locator("#verdicts tr").count() >= 2
     assert "has been in service since" in page.tab.inner_text("#story")
     assert page.tab.locator("#kinds tr").count() == 4
+    expect(page.tab.locator("#happened")).to_contain_text("The input that moved most was price", timeout=PATIENCE_MS)
+    for chart in ("ages", "strata"):
+        assert "Share of the replay buffer" not in page.tab.locator(f"#{chart}").get_attribute("aria-label")  # drawn
+    page.close()
+
+
+def test_the_other_model_has_its_versions_metrics_verdicts_and_card(live, browser):
+    page = Page(browser, live[2])
+    page.choose("next_item")
+    assert "MRR@20" in page.tab.inner_text("#versions-head") and "Recall@20" in page.tab.inner_text("#facts")
+    assert page.tab.locator("#versions tr").count() >= 2
+    assert "of its MRR" in page.tab.inner_text("#verdicts") or "no champion yet" in page.tab.inner_text("#verdicts")
+    expect(page.tab.locator("#rankings")).to_contain_text("candidate, new items", timeout=PATIENCE_MS)
+    assert not page.tab.locator("#kinds").is_visible() and not page.tab.locator("#calibration").is_visible()
+    page.tab.locator("#versions a").first.click()
+    page.tab.wait_for_selector("h2:text('What moves the recommendations')")
+    page.tab.go_back()
+    expect(page.tab.locator("#model")).to_have_text("next_item", timeout=PATIENCE_MS)  # the address keeps the choice
+    assert page.complaints == []
     page.close()
 
 
@@ -190,6 +246,20 @@ def test_a_rollback_needs_the_token_and_then_works(live, browser):
     page.tab.fill("#token", "wrong")
     page.tab.click("#confirm")
     expect(page.tab.locator("#dialog-error")).to_contain_text("wrong token", timeout=PATIENCE_MS)
+    page.tab.fill("#token", TOKEN)
+    page.tab.click("#confirm")
+    page.tab.wait_for_selector("#versions :text('rollback of')")
+    page.tab.get_by_role("button", name=re.compile(r"^Pin \d+")).last.click()
+    page.tab.fill("#token", TOKEN)
+    page.tab.click("#confirm")
+    page.tab.wait_for_selector("#versions :text('(pinned)')")
+    page.tab.get_by_role("button", name=re.compile(r"^Unpin \d+")).click()
+    page.tab.fill("#token", TOKEN)
+    page.tab.click("#confirm")
+    expect(page.tab.locator("#versions :text('(pinned)')")).to_have_count(0, timeout=PATIENCE_MS)
+    page.choose("next_item")
+    assert page.tab.locator("#versions :text('rollback of')").count() == 0
+    page.tab.get_by_role("button", name=re.compile(r"^Roll back \d+")).first.click()
     page.tab.fill("#token", TOKEN)
     page.tab.click("#confirm")
     page.tab.wait_for_selector("#versions :text('rollback of')")

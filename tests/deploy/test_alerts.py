@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 from dashboards import DEPLOY, dashboard
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from stream_learner.observing.metrics import documented
 
@@ -63,6 +67,24 @@ def test_promtool_accepts_the_rules_and_their_scenarios():
 def test_the_dashboard_is_the_one_that_the_code_writes():
     module = dashboard()
     assert module.FILE.read_text() == module.build(), "run python deploy/grafana/dashboard.py"
+
+
+def test_the_dashboard_is_one_as_grafanas_own_types_have_it():
+    """Read by the types that Grafana generates from its schema, and written again, nothing is lost or unknown."""
+    register_default_plugins()
+    content = json.loads(dashboard().FILE.read_text())
+    read = json.loads(JSONEncoder().encode(Dashboard.from_json(content)))
+    assert without_empty(read) == without_empty(content)
+    assert not any(panel.get("options", {}) is None for panel in content["panels"])
+
+
+def without_empty(content: Any) -> Any:
+    """Without keys that hold an empty object, which say nothing."""
+    if isinstance(content, list):
+        return [without_empty(one) for one in content]
+    if not isinstance(content, dict):
+        return content
+    return {name: without_empty(value) for name, value in content.items() if value != {}}
 
 
 def test_the_dashboard_shows_every_metric_and_no_other():

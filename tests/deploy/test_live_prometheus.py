@@ -22,6 +22,7 @@ from dashboards import DEPLOY, dashboard
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 from processes import Background, changed, write_config
 from shops import CONFIG, last_closed_slide_end, write_shop
+from test_next_item import TASK
 
 pytestmark = [
     pytest.mark.long,
@@ -92,6 +93,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     files = {"path": str(events), "follow": True}
     # A week of the season is too long to wait for: join health is judged after half an hour.
     config = changed(CONFIG, source__files=files, observing=observing, quarantine__warm_up="30m")
+    config = changed(config, tasks=["conversion", "next_item"], next_item=TASK)  # each has metrics of its own
     path = write_config(folder / "config.yaml", config)
     with Background(folder, "run", "-c", path, "--state", folder / "state") as worker:
         address = re.search(r"http://([\d.]+:\d+)", worker.wait_for_log("metrics and health at"))

@@ -1,4 +1,4 @@
-"""The README's fenced blocks."""
+"""The fenced blocks of the README and of docs/."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ _COMMENT = re.compile(r"\s+#\s.*$")
 
 
 def text() -> str:
-    return (ROOT / "README.md").read_text(encoding="utf-8")
+    """The README, then docs/."""
+    paths = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return "\n\n".join(path.read_text(encoding="utf-8") for path in paths)
 
 
 def blocks(language: str) -> list[str]:

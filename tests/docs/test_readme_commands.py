@@ -28,7 +28,7 @@ from test_outages import OFTEN, lost
 
 EVENTS = 14_000
 FINISH_S = 900
-_DATA = Path(os.environ.get("DATA", ROOT.parent / "shared" / "data"))
+_DATA = Path(os.environ.get("DATA", ROOT.parent / "shared" / "data")).resolve()  # lines run in other folders
 
 
 def targets() -> list[str]:

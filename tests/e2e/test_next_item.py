@@ -114,9 +114,41 @@ def test_both_tasks_from_one_stream_are_as_each_alone(
     conversion = outcome(state, tmp_path / "both" / "report.json")
     assert ranking.content == whole[1].content  # a task's model does not know of the other
     assert len(conversion.versions) >= 2 and conversion.champion == conversion.versions[-1]
+    operators_name_the_model(tmp_path / "both" / "config.yaml", events, state, ranking, conversion)
     alone = learned(tmp_path / "alone", events, changed(both, tasks=["conversion"]))[0]
     checkpoints = Checkpoints(LocalStorage(alone / "checkpoints" / "shop"), "shop", keep=2)
     assert {m.version: m.content_sha256 for m in checkpoints.versions()} == conversion.content
+
+
+def operators_name_the_model(path: Path, events: Path, state: Path, ranking: Outcome, conversion: Outcome) -> None:
+    """One worker's two models are listed, pinned, overridden and rolled back one by one, also in a replay."""
+    place = ("--state", state, "--json")
+    shop = json.loads(learner("checkpoints", "list", *place).stdout)
+    other = json.loads(learner("checkpoints", "list", *place, "--model", "next_item").stdout)
+    assert (shop["model"], shop["other_models"]) == ("shop", ["next_item"])
+    assert [v["version"] for v in other["versions"]] == ranking.report["next_item"]["versions"]
+    told = learner("checkpoints", "list", "--state", state, "--model", "next_item").stdout
+    assert "mrr@20" in told and "also here, each with --model: shop" in told
+    assert (
+        "this worker learns shop, next_item" in learner("checkpoints", "list", *place, "--model", "x", expect=2).stderr
+    )
+    card = state / "checkpoints" / "next_item" / str(ranking.champion) / "card.md"
+    assert "What moves the recommendations" in card.read_text()
+    first = ranking.report["next_item"]["versions"][0]
+    learner("checkpoints", "rollback", str(first), *place, "--model", "next_item")
+    learner("gate", "override", "--next", "--reason", "a test", "--model", "next_item", "--state", state)
+    report = state.parent / "report.json"
+    learner("backtest", "-c", path, "--events", events, "--state", state, "--report", report)
+    after = outcome(state, report, "next_item")
+    rolled_back = json.loads(after.manifests[after.champion or 0])
+    assert rolled_back["rollback_of"] == first and after.champion != ranking.champion
+    assert outcome(state, report).champion == conversion.champion
+    lines = [json.loads(line) for line in (state / "verdicts.jsonl").read_text().splitlines()]
+    assert [line["model"] for line in lines if line.get("kind") == "override"] == ["next_item"]
+    journal = ("--journal", state / "journal.jsonl", "--report", report)
+    fresh = state.parent / "replay"
+    learner("backtest", "-c", path, "--events", events, "--state", fresh, *journal)
+    assert outcome(fresh, report, "next_item").manifests == after.manifests
 
 
 @pytest.mark.kafka

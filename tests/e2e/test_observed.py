@@ -9,6 +9,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,16 @@ def test_metrics_hold_what_the_files_say(observed: Observed) -> None:
 def test_every_exposed_metric_is_documented(observed: Observed) -> None:
     exposed = {family.name for family in text_string_to_metric_families(observed.metrics)}
     assert exposed == {metric.name.removesuffix("_total") for metric in documented()}
+
+
+def test_labels_are_few_and_none_is_a_user_or_an_item(observed: Observed) -> None:
+    """The shop has 1,500 users and 400 items; neither they nor the length of the stream add a series."""
+    families = text_string_to_metric_families(observed.metrics)
+    series = [sample for family in families for sample in family.samples if not sample.name.endswith("_bucket")]
+    assert len(series) < 400
+    values = {value for sample in series for value in sample.labels.values()}
+    assert not [value for value in values if re.fullmatch(r"[ui]\d+", value)]
+    assert max(Counter(sample.name for sample in series).values()) <= 60
 
 
 def test_logs_are_json_lines_on_stderr_and_nothing_else_is_said(observed: Observed) -> None:

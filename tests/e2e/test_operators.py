@@ -13,6 +13,7 @@ from shops import CONFIG, grow, last_closed_slide_end, write_shop
 from stream_learner.publishing.checkpoints import Checkpoints
 from stream_learner.publishing.manifest import Manifest
 from stream_learner.publishing.storage import LocalStorage
+from stream_learner.publishing.verdict_log import read_log
 
 EVENTS = 12_000
 KEEP = 2
@@ -38,6 +39,8 @@ def test_commands_to_a_running_worker_and_the_replay_of_its_journal(tmp_path: Pa
             worker.wait_for_log(f": {action} version {target}")
         worker.wait_for("the pointer to move", lambda: listed(state)["champion"] > parent)
         assert_rolled_back(state, target, parent)
+        [told] = [line for line in read_log(state / "verdicts.jsonl") if line.get("kind") == "rollback"]
+        assert told["reason"].startswith(f"rolled back: version {target} is served again, as version ")
 
         grow(live, whole, 0.6, 1.0)
         worker.wait_for_log(f"end_us={last_closed_slide_end(live)} ")

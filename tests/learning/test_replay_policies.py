@@ -12,6 +12,7 @@ from stream_learner.config import parse
 from stream_learner.errors import ConfigError
 from stream_learner.events import EventSchema
 from stream_learner.learning.replay import Replay, replay_buffer
+from stream_learner.learning.replay.make_up import AGES, STRATA_SHOWN, by_value
 from stream_learner.learning.replay.stratified import MOST_STRATA, Stratified, _level
 from stream_learner.learning.replay.time_biased import TimeBiased
 from stream_learner.learning.replay.uniform import Dark
@@ -311,3 +312,31 @@ def test_strata_must_be_known():
     schema = EventSchema((), (), ("user", "item", "session", "category"), ())
     text = "topics: {events: {categorical: {category: c}}}\nreplay: {policy: stratified, strata: category}\n"
     assert len(replay_buffer(parse(text), schema)) == 0
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_it_is_made_of_is_told_by_age_and_stratum(policy):
+    made = setting()
+    replay = _buffer(made, policy, capacity=400, strata="category", half_life="1000d")
+    assert replay.make_up(0) is None
+    for day in range(40):
+        replay.add(_batch(made, 10 * day, 10 * day + 10, day=day), day, _logits(10, day))
+    told = replay.make_up(39 * DAY_US)
+    assert set(told.ages) == set(AGES) and sum(told.ages.values()) == len(replay) == sum(told.strata.values())
+    if policy != "time_biased":  # that one lets go of some
+        assert told.ages == {"to 1h": 10, "to 6h": 0, "to 1d": 10, "to 3d": 20, "to 7d": 40, "to 30d": 230, "older": 90}
+    columns = replay.columns
+    if policy == "stratified":
+        values, counts = np.unique(columns["ids"][:, 3], return_counts=True)
+        known = {f"#{value:016x}": count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
+        assert {name: count for name, count in told.strata.items() if name.startswith("#")}.items() <= known.items()
+        assert [*told.strata.values()][:-1] == sorted([*told.strata.values()][:-1], reverse=True)
+    else:
+        assert told.strata["positive"] == np.count_nonzero(columns["label"])
+
+
+def test_strata_beyond_the_fullest_are_one_and_known_values_have_their_names():
+    counts, values = np.array([1, 5, 3] + [1] * 30), np.arange(33, dtype=np.uint64)
+    told = by_value(counts, values, {1: "shoes"})
+    assert len(told) == STRATA_SHOWN + 1 and next(iter(told.items())) == ("shoes", 5) and sum(told.values()) == 39
+    assert by_value(counts[:2], values[:2], {}) == {"#0000000000000001": 5, "#0000000000000000": 1}

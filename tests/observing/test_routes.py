@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from http import HTTPStatus
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "publishing"))
+from versions import Files, manifest_of
 
 from stream_learner.observing import history, page
 from stream_learner.observing.board import Board
@@ -14,6 +19,9 @@ from stream_learner.observing.health import Health
 from stream_learner.observing.history import History
 from stream_learner.observing.metrics import WorkerMetrics
 from stream_learner.observing.routes import Routes
+from stream_learner.publishing.checkpoints import Checkpoints
+from stream_learner.publishing.commands import Commands
+from stream_learner.publishing.storage import LocalStorage
 from stream_learner.publishing.verdict_log import VerdictLog
 from stream_learner.settings import Duration
 from stream_learner.settings.base import Secret
@@ -60,8 +68,8 @@ def test_the_root_leads_to_the_dashboard(routes):
 
 def test_an_empty_state_has_a_board(routes):
     assert content(routes, "/dashboard/verdicts") == {"verdicts": []}
-    versions = content(routes, "/dashboard/versions")
-    assert versions["versions"] == [] and "no worker has run" in versions["broken"][""]
+    [model] = content(routes, "/dashboard/versions")["models"]
+    assert model["versions"] == [] and "no worker has run" in model["broken"][""]
     assert content(routes, "/dashboard/now")["worker"]["state"] == "starting"
 
 
@@ -88,6 +96,12 @@ def test_verdicts_come_from_the_place_asked_for_and_after_a_cut_anew(routes, tmp
         ("/dashboard/commands", "Bearer planted", b"[" * 4000, HTTPStatus.BAD_REQUEST),
         ("/dashboard/commands", "Bearer planted", b'{"name": "pin", "version": "x"}', HTTPStatus.BAD_REQUEST),
         ("/dashboard/commands", "Bearer planted", b'{"name": "pin", "version": 7}', HTTPStatus.BAD_REQUEST),
+        (
+            "/dashboard/commands",
+            "Bearer planted",
+            b'{"name": "pin", "version": 7, "model": 1}',
+            HTTPStatus.BAD_REQUEST,
+        ),
     ],
 )
 def test_a_command_is_refused(routes, tmp_path, path, authorization, body, status):
@@ -160,3 +174,39 @@ def test_tabs_that_ask_together_get_one_answer(tmp_path, monkeypatch):
     monkeypatch.setattr("stream_learner.observing.routes.SHARED_S", -1.0)
     assert content(shared, "/dashboard/now")["metrics"]["slides_total"] == [[{}, 1.0]]
     shared.board.close()
+
+
+def test_both_tasks_are_shown_and_a_command_says_which_model_it_is_for(routes, tmp_path):
+    root = tmp_path / "checkpoints"
+    tasks = {"shop": "conversion", "next_item": "next_item"}
+    (tmp_path / "worker.json").write_text(json.dumps({"model": "shop", "checkpoints": str(root), "tasks": tasks}))
+    metrics = {"mrr@20": 0.2, "recall@20": 0.5, "catalogue": 40, "lifetime": {"candidate": {"mrr@20": 0.1}}}
+    for manifest in (manifest_of(7, model="shop"), manifest_of(8, model="next_item", metrics=metrics)):
+        store = Checkpoints(LocalStorage(root / manifest.model), manifest.model, keep=2)
+        store.publish(manifest.version, Files().write, manifest, lambda _: None)
+    shop, ranking = content(routes, "/dashboard/versions")["models"]
+    assert (shop["model"], shop["task"], [v["version"] for v in shop["versions"]]) == ("shop", "conversion", [7])
+    assert ranking["task"] == "next_item"
+    assert ranking["versions"][0]["metrics"] == {"mrr@20": 0.2, "recall@20": 0.5, "catalogue": 40}
+
+    def pin(**asked: object) -> HTTPStatus:
+        return routes.post(
+            "/dashboard/commands", "Bearer planted", json.dumps({"name": "pin", **asked}).encode()
+        ).status
+
+    assert pin(version=8) == pin(version=7, model="next_item") == pin(version=7, model="x") == HTTPStatus.BAD_REQUEST
+    assert pin(version=8, model="next_item") == pin(version=7) == HTTPStatus.ACCEPTED
+    assert [command.arguments for command in Commands(tmp_path / "commands").pending()] == [
+        {"version": 8, "model": "next_item"},
+        {"version": 7, "model": "shop"},
+    ]
+
+
+def test_a_verdict_on_rankings_keeps_its_evidence(routes, tmp_path):
+    log = VerdictLog(tmp_path / "verdicts.jsonl")
+    evidence = {"n": 5, "mrr@20": 0.2, "gain": 0.01}
+    rules = [{"name": "against_champion", "threshold": -0.01, "text": "long"}]
+    log.append({"slide": 1, "passed": True, "model": "next_item", "evidence": evidence, "rules": rules, "psi": {}})
+    log.close()
+    [told] = content(routes, "/dashboard/verdicts")["verdicts"]
+    assert (told["model"], told["evidence"], told["rules"]) == ("next_item", evidence, rules)

@@ -1,13 +1,16 @@
 """The list is closed, well named, and follows a worker's counts."""
 
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from model_inputs import examples, setting
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_learner import config as configs
@@ -24,7 +27,8 @@ from stream_learner.learning.id_tables import IdTable
 from stream_learner.learning.learner import Learned
 from stream_learner.learning.plasticity import Condition
 from stream_learner.learning.replay import Replay
-from stream_learner.observing.metrics import BOUNDS, WorkerMetrics, documented, resident_bytes
+from stream_learner.observing.metrics import BOUNDS, GAINS, WorkerMetrics, documented, resident_bytes
+from stream_learner.publishing.manifest import FileSum
 from stream_learner.settings import Config, Duration
 from stream_learner.tally import Tally
 from stream_learner.windows.aggregates import Aggregates
@@ -32,6 +36,9 @@ from stream_learner.windows.attribution import Attribution
 from stream_learner.windows.quarantine import Quarantine
 from stream_learner.windows.slides import open_slides
 from stream_learner.windows.watermark import Watermark
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "publishing"))
+from versions import manifest_of
 
 NAMES = [
     "aggregate_evictions_total",
@@ -55,6 +62,7 @@ NAMES = [
     "feature_psi",
     "foreign_commits_total",
     "foreign_members",
+    "gate_gain_ratio",
     "id_expiries_total",
     "id_table_rows",
     "join_health_ratio",
@@ -77,10 +85,13 @@ NAMES = [
     "queued_records",
     "ranking_coverage_ratio",
     "ranking_quality_ratio",
+    "ranking_verdicts_total",
     "ranking_version",
     "records_total",
+    "replay_age_ratio",
     "replay_examples",
     "replay_size_bytes",
+    "replay_stratum_ratio",
     "resident_memory_bytes",
     "retraces_total",
     "session_events",
@@ -94,6 +105,8 @@ NAMES = [
     "snapshot_written_bytes",
     "unmatched_purchases_total",
     "verdicts_total",
+    "version_newest_event_seconds",
+    "version_size_bytes",
     "version_slide_end_seconds",
     "waiting_ids",
     "watermark_seconds",
@@ -159,7 +172,7 @@ def test_the_list_is_closed_and_well_named():
         assert len(entry.help) > 10 and not entry.help.endswith(".")
         assert set(entry.labels) <= {
             "topic", "partition", "fate", "reason", "stage", "key", "cause", "source", "model", "metric", "window",
-            "feature", "verdict", "slice", "kind", "measure", "decision",
+            "feature", "verdict", "slice", "kind", "measure", "decision", "age", "stratum", "bound",
         }  # fmt: skip
 
 
@@ -255,15 +268,40 @@ def test_drift_and_slices_are_shown(tmp_path):
     assert np.isnan(value(metrics, "estimate_ratio", metric="auc"))
 
 
+def test_the_make_up_of_the_replay_buffer_is_shown(tmp_path):
+    metrics, worker = WorkerMetrics(), Parts(str(tmp_path))
+    metrics.closed(worker, Learned(0, 0, 0, float("nan")))
+    assert not [name for name, _ in samples(metrics) if name.startswith("stream_learner_replay_age")]
+    hour = 3_600_000_000
+    batch = examples(setting(), 8, seed=1)
+    batch.time[:], batch.label[:] = np.arange(8) * hour, np.arange(8) % 4 == 0
+    worker.replay.add(batch, 0)
+    worker.tally.last_time = 7 * hour
+    metrics.closed(worker, Learned(0, 0, 0, float("nan")))
+    assert not [name for name, _ in samples(metrics) if name.startswith("stream_learner_replay_age")]  # not due yet
+    metrics._quality_due = 0.0
+    metrics.waiting(worker)  # no slide has closed since
+    shown = {age: value(metrics, "replay_age_ratio", age=age) for age in ("to 1h", "to 6h", "to 1d", "older")}
+    assert shown == {"to 1h": 2 / 8, "to 6h": 5 / 8, "to 1d": 1 / 8, "older": 0}
+    assert value(metrics, "replay_stratum_ratio", stratum="positive") == 0.25
+
+
 def test_verdicts_versions_and_times():
     metrics = WorkerMetrics()
     metrics.verdict(passed=False, psi={"price": 0.5, "clicks": 0.1})
-    metrics.verdict(passed=True, psi={"price": 0.2})
-    metrics.serving(1_700_000_300, 1_700_000_300_000_000)
+    metrics.verdict(passed=True, psi={"price": 0.2}, gain={"mean": 0.01, "lower": -0.02, "upper": 0.04, "threshold": 0})
+    span = (1_700_000_000_000_000, 1_700_000_299_500_000)
+    files = {"a": FileSum(sha256="", size=5), "b": FileSum(sha256="", size=7)}
+    end = {"slide_end_us": 1_700_000_300_000_000, "event_time_span": span, "files": files}
+    metrics.serving(manifest_of(1_700_000_300, **end))
     assert value(metrics, "verdicts_total", verdict="held") == 1 == value(metrics, "verdicts_total", verdict="passed")
     assert value(metrics, "feature_psi", feature="price") == 0.2
     assert ("stream_learner_feature_psi", (("feature", "clicks"),)) not in samples(metrics)
     assert value(metrics, "champion_version") == value(metrics, "version_slide_end_seconds") == 1_700_000_300
+    assert (
+        value(metrics, "version_newest_event_seconds") == 1_700_000_299.5 and value(metrics, "version_size_bytes") == 12
+    )
+    assert [value(metrics, "gate_gain_ratio", bound=bound) for bound in GAINS] == [0.01, -0.02, 0.04, 0]
     with metrics.stage("learn"), metrics.publishing(), metrics.snapshotting():
         pass
     assert value(metrics, "slide_duration_seconds_count", stage="learn") == 1

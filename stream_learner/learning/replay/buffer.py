@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_learner.changes import I64
-from stream_learner.events import EventSchema, ExampleBatch
+from stream_learner.events import MISSING_ID, EventSchema, ExampleBatch
+from stream_learner.learning.replay.make_up import MakeUp, by_age
 from stream_learner.learning.replay.policy import F32, Arrived, Policy, log_losses
 from stream_learner.learning.replay.prioritised import Prioritised
 from stream_learner.learning.replay.store import RowStore
@@ -105,6 +106,10 @@ class Replay:
         self._store.erase(rows)
         return len(rows)
 
+    def make_up(self, now: int) -> MakeUp | None:
+        """What is held, by age as of `now` (us) and by stratum; None where nothing is."""
+        return MakeUp(by_age(self._store, now), self._policy.strata(self._store)) if len(self) else None
+
     def capture(self) -> dict[str, Any]:
         """The whole state. `changes` counts from here."""
         return {"policy": self._policy.capture(), **self._store.capture()}
@@ -132,14 +137,23 @@ class Replay:
 def replay_buffer(config: Config, schema: EventSchema) -> Replay:
     """The configured one."""
     replay = config.replay
-    return Replay(replay.capacity, config.seed, _policy(replay, schema), replay.max_bytes)
+    names = _names(config.judging.slice_values.get(replay.strata, []))
+    return Replay(replay.capacity, config.seed, _policy(replay, schema, names), replay.max_bytes)
 
 
-def _policy(replay: Settings, schema: EventSchema) -> Policy:
+def _names(values: list[str]) -> dict[int, str]:
+    """What is told of strata instead of fingerprints."""
+    from stream_learner.ingest.identity import fingerprints  # TensorFlow, which whoever lists metrics needs not
+
+    return {MISSING_ID: "missing", **dict(zip(fingerprints(values).tolist(), values, strict=True))}
+
+
+def _policy(replay: Settings, schema: EventSchema, names: dict[int, str]) -> Policy:
     if replay.policy == "time_biased":
         return TimeBiased(replay.half_life)
     if replay.policy == "stratified":
-        return Stratified(None if replay.strata == "label" else schema.id_column(replay.strata), replay.correction)
+        column = None if replay.strata == "label" else schema.id_column(replay.strata)
+        return Stratified(column, replay.correction, names)
     if replay.policy == "prioritised":
         return Prioritised(replay.priority_exponent, replay.correction)
     return Dark(replay.beta) if replay.policy == "dark" else Uniform()

@@ -55,6 +55,9 @@ class Policy(Protocol):
     def shrink(self, store: RowStore, random: Random) -> None:
         """Brings a store that holds more than its limit down to it."""
 
+    def strata(self, store: RowStore) -> dict[str, int]:
+        """Examples held by stratum, for people; by label where the policy knows no other. The store holds one."""
+
     def capture(self) -> dict[str, Any]:
         """What the store does not hold."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_learner.changes import I64
+from stream_learner.learning.replay.make_up import by_label, by_value, held
 from stream_learner.learning.replay.policy import F32, Arrived, Random, uniformly
 from stream_learner.learning.replay.store import Column, RowStore
 
@@ -26,10 +28,11 @@ class Stratified:
     the buffer)^correction, so with `correction` 1 draws stand for the stream without bias.
     """
 
-    def __init__(self, column: int | None, correction: float) -> None:
-        """`column` of `ExampleBatch.ids`; None = the label."""
+    def __init__(self, column: int | None, correction: float, names: Mapping[int, str] | None = None) -> None:
+        """`column` of `ExampleBatch.ids`; None = the label. `names`: what fingerprints in it stand for, where known."""
         self._column = column
         self._correction = correction
+        self._names = names or {}
         self._values = np.empty(0, np.uint64)  # of each stratum, in order of appearance
         self._seen = np.empty(0, np.int64)
         self._limit = np.empty(0, np.float64)  # keys from here on were let go, or never taken
@@ -64,6 +67,11 @@ class Stratified:
             self._outside(store.columns["stratum"][: store.height], store.columns["key"][: store.height], store.limit)
         )
         self._weights = None
+
+    def strata(self, store: RowStore) -> dict[str, int]:
+        if self._column is None:
+            return by_label(store)
+        return by_value(np.bincount(held(store, "stratum"), minlength=len(self._values)), self._values, self._names)
 
     def capture(self) -> dict[str, Any]:
         return {"values": self._values.copy(), "seen": self._seen.copy(), "limit": self._limit.copy()}

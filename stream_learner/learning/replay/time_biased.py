@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stream_learner.changes import I64
+from stream_learner.learning.replay.make_up import by_label
 from stream_learner.learning.replay.policy import F32, Arrived, Random, ones, uniformly
 from stream_learner.learning.replay.store import Column, RowStore
 
@@ -53,6 +54,9 @@ class TimeBiased:
 
     def shrink(self, store: RowStore, random: Random) -> None:
         self._downsample(store, float(store.limit), random)
+
+    def strata(self, store: RowStore) -> dict[str, int]:
+        return by_label(store)
 
     def capture(self) -> dict[str, Any]:
         return {"now": self._now, "weight": self.weight, "size": self.size}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_learner.changes import I64
+from stream_learner.learning.replay.make_up import by_label
 from stream_learner.learning.replay.policy import F32, Arrived, Random, keep_some, ones, uniformly
 from stream_learner.learning.replay.store import Column, RowStore
 
@@ -36,6 +37,9 @@ class Uniform:
 
     def shrink(self, store: RowStore, random: Random) -> None:
         keep_some(store, random)
+
+    def strata(self, store: RowStore) -> dict[str, int]:
+        return by_label(store)
 
     def capture(self) -> dict[str, Any]:
         return {"seen": self.seen}

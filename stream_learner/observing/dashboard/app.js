@@ -1,37 +1,19 @@
 // Reads what the worker and its state folder say, and tells it.
 import * as drawing from "drawing";
+import * as drift from "drift";
+import * as ranking from "ranking";
+import { episodes, story } from "story";
+import * as versions from "versions";
+import { bytes, digits, element, facts, number, span, utc, whole } from "words";
 
 const REFRESH_MS = 3000;
-const HEAT_COLUMNS = 48;
+const REPLAYED_S = 7 * 86400;
 const { LOOKS } = drawing;
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
-const seen = { verdicts: [], now: null, versions: null, feature: null, look: null, compared: [] };
-
-// ---- words and numbers ----
-
-const utc = (us) => (us === null || us === undefined) ? "–" : new Date(us / 1000).toISOString().slice(0, 16).replace("T", " ");
-const digits = (value, n = 4) => (value === null || value === undefined ? "–" : Number(value).toFixed(n));
-const whole = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en"));
-const bytes = (value) => (value ? `${(value / 2 ** 20).toPrecision(3)} MiB` : "–");
-function span(seconds) {
-  if (seconds === null || !Number.isFinite(seconds)) return "–";
-  const [size, unit] = seconds >= 172800 ? [86400, "d"] : seconds >= 5400 ? [3600, "h"] : seconds >= 90 ? [60, "min"] : [1, "s"];
-  return `${(seconds / size).toFixed(seconds >= 90 && size > 60 ? 1 : 0)} ${unit}`;
-}
-function element(tag, text, attributes = {}) {
-  const made = document.createElement(tag);
-  if (text !== null) made.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
-}
-function facts(target, pairs) {
-  target.replaceChildren(...pairs.map(([name, value]) => {
-    const pair = element("div", null);
-    pair.append(element("dt", name), element("dd", value));
-    return pair;
-  }));
-}
+const seen = { verdicts: [], now: null, models: null, chosen: decodeURIComponent(location.hash.slice(1)) };
+// The model that is looked at, as /dashboard/versions tells of it; the first one unless another was chosen.
+const mine = () => seen.models.find(({ model }) => model === seen.chosen) ?? seen.models[0];
 
 // ---- the live metrics ----
 
@@ -47,30 +29,45 @@ function showState() {
   page.state.textContent = reason ? `${state}: ${reason}` : state;
   page.state.className = `pill ${{ running: "good", standby: "good", failed: "bad" }[state] ?? ""}`;
   const live = Object.keys(seen.now.metrics).length > 0;
-  for (const section of document.querySelectorAll("[data-live]")) section.hidden = !live;
+  const { model, task } = mine();
+  for (const part of document.querySelectorAll("[data-live], [data-task]")) {
+    part.hidden = ("live" in part.dataset && !live) || (part.dataset.task ?? task) !== task;
+  }
+  page.models.hidden = seen.models.length < 2;
+  if (page.choice.length !== seen.models.length) {
+    page.choice.replaceChildren(...seen.models.map(({ model: name }) => element("option", name, { value: name })));
+  }
+  page.choice.value = model ?? "";
+}
+
+// How long ago by the clock, where that means something: in a replay of old events it does not.
+function byTheClock(name, gauge) {
+  const age = Date.now() / 1000 - (metric(gauge) || 0);
+  return age < REPLAYED_S ? [[name, span(Math.max(0, age))]] : [];
 }
 
 function showService() {
-  const { versions, champion, model } = seen.versions;
-  const last = judged().at(-1);
-  const serving = versions.find((version) => version.version === champion);
+  const { champion, model, task, versions: kept } = mine();
+  const asked = judged(), last = asked.at(-1);
+  const serving = kept.find((version) => version.version === champion);
   if (model) document.title = page.model.textContent = model;
   const since = serving ? `Version ${champion} has been in service since ${utc(serving.slide_end_us)} UTC of event time.`
     : "No version is in service yet.";
   page.story.textContent = last ? `${since} Last verdict, ${utc(last.slide_end)}: ${last.reason}` : since;
-  const mark = metric("watermark_seconds");
-  const age = serving && mark ? mark - serving.slide_end_us / 1e6 : null;
-  const asked = judged();
+  const mark = metric("watermark_seconds") || (last ? last.slide_end / 1e6 : null);
+  const age = serving && mark ? Math.max(0, mark - serving.slide_end_us / 1e6) : null;
   const held = asked.filter((verdict) => !verdict.passed).length;
-  facts(page.facts, [
-    ["Event time", mark ? utc(mark * 1e6) : last ? utc(last.slide_end) : "–"],
-    ["Age of the version", span(age)],
+  const quality = task === "next_item" ? ranking.inService(serving?.metrics) : [
     ["AUC", digits(serving?.metrics.auc)],
     ["Normalized entropy", digits(serving?.metrics.normalized_entropy)],
     ["Calibration", digits(serving?.metrics.calibration, 3)],
-    ["Versions kept", whole(versions.length)],
-    ["Verdicts passed / held", `${asked.length - held} / ${held}`],
-  ]);
+  ];
+  facts(page.facts, [["Event time", mark ? utc(mark * 1e6) : "–"], ["Age of the version", span(age)],
+    ...byTheClock("Behind the clock", "watermark_seconds"), ...(model === seen.models[0].model
+      ? byTheClock("Freshness: age of the newest event it knows", "version_newest_event_seconds") : []), ...quality,
+    ["Versions kept", whole(kept.length)], ["Verdicts passed / held", `${asked.length - held} / ${held}`]]);
+  const others = lines().filter((line) => !line.evidence);
+  page.happened.replaceChildren(...story(asked, others, measure()).map((sentence) => element("li", sentence)));
 }
 
 function showLabels() {
@@ -86,8 +83,13 @@ function showLabels() {
     ...samples("events_total").map(([labels, value]) => [`Events ${labels.fate}`, whole(value)]),
   ]);
   showJoin();
-  facts(page.replay, [
-    ["Examples held for replay", whole(total("replay_examples"))],
+}
+
+function showReplay() {
+  const held = mine().task === "next_item"
+    ? [["Events of sessions held", whole(total("session_events"))], ["Items in the catalogue", whole(total("catalogue_items"))]]
+    : [["Examples held for replay", whole(total("replay_examples"))], ["Memory of the buffer", bytes(total("replay_size_bytes"))]];
+  facts(page.replay, [...held,
     ["Rows learned, fresh", whole(metric("learned_rows_total", { source: "fresh" }))],
     ["Rows learned, replayed", whole(metric("learned_rows_total", { source: "replay" }))],
     ["Loss of the last slide", digits(metric("loss_nats"))],
@@ -96,6 +98,12 @@ function showLabels() {
     ["Memory", bytes(metric("resident_memory_bytes"))],
     ["Captures waiting", whole(metric("captures_waiting"))],
   ]);
+  if (mine().task !== "conversion") return;
+  for (const [id, name, label] of [["ages", "replay_age_ratio", "age"], ["strata", "replay_stratum_ratio", "stratum"]]) {
+    const shares = samples(name).map(([labels, value]) => [labels[label], 100 * value]);
+    page[id].hidden = !shares.length;
+    if (shares.length) drawing.bars(id, shares.map(([part]) => part), shares.map(([, value]) => value), "%");
+  }
 }
 
 function showJoin() {
@@ -132,8 +140,12 @@ function showQuality() {
 }
 
 function showLive() {
-  showLabels();
-  showQuality();
+  if (mine().task === "next_item") ranking.slices(samples("ranking_quality_ratio"), page);
+  else {
+    showLabels();
+    showQuality();
+  }
+  showReplay();
   showHistory();
 }
 
@@ -167,8 +179,10 @@ function showHistory() {
 // ---- the verdict log ----
 
 const at = (verdict) => verdict.slide_end / 1000;
-const number = (value) => (typeof value === "number" ? value : null);
-const judged = () => seen.verdicts.filter((verdict) => verdict.evidence);
+// Lines of the log that name no model are of the one of conversion.
+const lines = () => seen.verdicts.filter((line) => (line.model ? line.model === mine().model : mine().task === "conversion"));
+const judged = () => lines().filter((line) => line.evidence);
+const measure = () => (mine().task === "next_item" ? "MRR" : "normalized entropy");
 
 function showJudging() {
   const asked = judged();
@@ -178,7 +192,15 @@ function showJudging() {
     threshold: number(rule(v)?.threshold),
   }));
   const published = asked.filter((v) => v.passed).map((v) => [at(v), number(v.evidence.gain) ?? 0]);
-  drawing.gain("gain", points, published);
+  const [moved] = episodes(asked);
+  page["gain-note"].textContent = `Gain in ${measure()} since the version in service, with the band that holds at every look. `
+    + "Once the whole band is above the dashed threshold that is proven, and the candidate may be published; triangles are versions.";
+  drawing.gain("gain", points, published, moved && { at: at(asked[moved.from]), text: `${moved.subject} moves` });
+  if (mine().task === "next_item") ranking.show(asked, mine().versions);
+  else showQualities(asked);
+}
+
+function showQualities(asked) {
   const of = (name) => asked.map((v) => [at(v), number(v.evidence[name])]);
   const baseline = asked.map((v) => [at(v), number(v.baselines?.item_rate?.normalized_entropy)]);
   drawing.lines("ne", [
@@ -190,65 +212,7 @@ function showJudging() {
     { name: "candidate", colour: LOOKS.candidate, data: of("candidate_calibration") },
     { name: "champion", colour: LOOKS.champion, data: of("champion_calibration") },
   ], { mark: 1, yAxis: { max: (range) => Math.min(range.max, 2) } });
-  showDrift(asked);
-}
-
-function showDrift(asked) {
-  showKinds(asked);
-  const recent = asked.filter((v) => Object.keys(v.psi ?? {}).length).slice(-HEAT_COLUMNS);
-  const features = [...new Set(recent.flatMap((v) => Object.keys(v.psi)))].sort();
-  const feature = features.includes(seen.feature) ? seen.feature : mostDrifted(recent, features);
-  const look = recent.find((v) => v.slide_end === seen.look) ?? recent.at(-1);
-  const times = recent.map((v) => utc(v.slide_end).slice(5));
-  options(page.feature, features, features, feature);
-  options(page.look, recent.map((v) => v.slide_end).reverse(), times.toReversed(), look?.slide_end);
-  const cells = recent.flatMap((v, x) => features.map((name, y) => [x, y, v.psi[name] ?? 0]));
-  drawing.heat("heat", times, features, cells, (name, x) => choose(name, recent[x].slide_end));
-  drawing.lines("one", [{ name: `PSI of ${feature ?? "–"}`, colour: LOOKS.bad,
-    data: recent.map((v) => [at(v), number(v.psi[feature])]) }], { mark: 0.25, yAxis: { scale: false } });
-  const { bins, now, reference } = look?.drift?.shares?.[feature] ?? { bins: [], now: [], reference: [] };
-  drawing.spread("spread", bins, [{ name: `${feature ?? "–"}, reference`, colour: LOOKS.other, data: reference },
-    { name: `${feature ?? "–"}, ${look ? utc(look.slide_end) : "now"}`, colour: LOOKS.bad, data: now }]);
-}
-
-function options(select, values, texts, chosen) {
-  select.replaceChildren(...values.map((value, i) => element("option", texts[i], { value })));
-  select.value = chosen ?? "";
-}
-
-const REFERENCES = { champion: "what the version in service was trained on", last_week: "the same hours a week before",
-  fixed: "the first examples ever" };
-
-function showKinds(asked) {
-  const last = asked.at(-1)?.drift;
-  const reference = REFERENCES[last?.reference] ?? "the reference";
-  const against = { inputs: reference, labels: reference, relation: "the loss that the version in service expects of itself",
-    predictions: "its scores on what it was trained on; the candidate, those of the version in service" };
-  page.kinds.replaceChildren(...Object.entries(against).map(([kind, held]) => {
-    const found = (last?.findings ?? []).filter((finding) => finding.kind === kind);
-    const told = found.map((f) => `${f.measure} ${digits(f.value, 3)} of ${f.subject}`).join("; ");
-    const looks = asked.filter((v) => (v.drift?.findings ?? []).some((finding) => finding.kind === kind)).length;
-    const row = element("tr", null);
-    row.append(element("th", kind, { scope: "row" }), element("td", held),
-      element("td", told || (last ? "quiet" : "–"), { class: told ? "bad" : "good" }),
-      element("td", `${looks} of ${asked.length}`));
-    return row;
-  }));
-}
-
-// The feature of the newest alarm, the strongest of them; without alarms that of the largest PSI now. A large PSI alone
-// says little: ids that come and go have one all the time.
-function mostDrifted(recent, features) {
-  const alarms = recent.toReversed().flatMap((v) => v.drift?.findings ?? []).filter((f) => f.kind === "inputs");
-  const found = alarms.find((finding) => features.includes(finding.subject));
-  const now = recent.at(-1)?.psi ?? {};
-  return found?.subject ?? features.toSorted((a, b) => (now[b] ?? 0) - (now[a] ?? 0))[0] ?? null;
-}
-
-function choose(feature, look) {
-  seen.feature = feature;
-  seen.look = look;
-  showDrift(judged());
+  drift.show(asked);
 }
 
 const ended = (line) => line.slide_end ?? line.end_us;
@@ -263,7 +227,7 @@ function told(line) {
 
 function showVerdicts() {
   const only = page["passed-only"].checked;
-  const rows = seen.verdicts.filter((v) => v.passed || !only).slice(-300).reverse().map((verdict) => {
+  const rows = lines().filter((v) => v.passed || !only).slice(-300).reverse().map((verdict) => {
     const row = element("tr", null);
     const [word, why] = told(verdict);
     row.append(element("td", utc(ended(verdict)), { class: "time" }),
@@ -271,90 +235,6 @@ function showVerdicts() {
     return row;
   });
   page.verdicts.replaceChildren(...rows);
-}
-
-// ---- versions ----
-
-function showVersions() {
-  const { versions, champion } = seen.versions;
-  const rows = versions.toReversed().map((version) => {
-    const row = element("tr", null, version.version === champion ? { class: "champion" } : {});
-    const after = version.rollback_of ? `rollback of ${version.rollback_of}` : version.parent ?? "–";
-    const box = element("input", null, { type: "checkbox", "aria-label": `compare version ${version.version}` });
-    box.checked = seen.compared.includes(version.version);
-    box.addEventListener("change", () => compare(version.version, box.checked));
-    const cell = element("td", null), acts = element("td", null);
-    cell.append(box);
-    for (const [name, word] of [["rollback", "Roll back"], ["pin", "Pin"]]) {
-      if (enclosed || (name === "rollback" && version.version === champion)) continue;
-      const button = element("button", word, { type: "button", "aria-label": `${word} ${version.version}` });
-      button.addEventListener("click", () => ask(name, word, version.version));
-      acts.append(button, " ");
-    }
-    if (!enclosed) {
-      acts.append(element("a", "Card", { href: `/dashboard/card?version=${version.version}`, "aria-label": `Card of ${version.version}` }));
-    }
-    const { auc, normalized_entropy: ne, calibration, n } = version.metrics;
-    row.append(element("td", `${version.version}${version.version === champion ? " (in service)" : ""}`, { class: "tight" }),
-      element("td", utc(version.slide_end_us), { class: "time" }), element("td", String(after)),
-      ...[digits(auc), digits(ne), digits(calibration, 3), whole(n)].map((text) => element("td", text)), cell, acts);
-    return row;
-  });
-  page.versions.replaceChildren(...rows);
-}
-
-function compare(version, wanted) {
-  seen.compared = [...seen.compared.filter((other) => other !== version), ...(wanted ? [version] : [])].slice(-2);
-  showVersions();
-  showDifference();
-}
-
-function showDifference() {
-  const [a, b] = seen.compared.map((number) => seen.versions.versions.find((v) => v.version === number));
-  if (!a || !b) return page.difference.replaceChildren();
-  const flat = (value, path = "") => (value !== null && typeof value === "object" && !Array.isArray(value)
-    ? Object.entries(value).flatMap(([key, inner]) => flat(inner, path ? `${path}.${key}` : key))
-    : [[path, JSON.stringify(value)]]);
-  const left = new Map(flat(a)), right = new Map(flat(b));
-  const table = element("table", null), head = element("tr", null);
-  head.append(...["", a.version, b.version].map((text) => element("th", String(text), { scope: "col" })));
-  table.append(head);
-  for (const [key, value] of left) {
-    if (value === right.get(key)) continue;
-    const row = element("tr", null);
-    row.append(element("th", key, { scope: "row" }), element("td", value), element("td", right.get(key) ?? "–"));
-    table.append(row);
-  }
-  page.difference.replaceChildren(table);
-}
-
-function ask(name, word, version) {
-  page["dialog-title"].textContent = `${word} version ${version}?`;
-  page["dialog-text"].textContent = name === "rollback"
-    ? `Its files are served again under a new number. The candidate goes on learning; the gate decides when the next version comes.`
-    : `It will not be pruned until it is unpinned with stream-learner checkpoints unpin ${version}.`;
-  page["dialog-error"].textContent = "";
-  page.confirm.textContent = word;
-  page.dialog.dataset.name = name;
-  page.dialog.dataset.version = version;
-  page.dialog.showModal();
-}
-
-async function send(event) {
-  event.preventDefault();
-  const { name, version } = page.dialog.dataset;
-  const answer = await fetch("/dashboard/commands", {
-    method: "POST",
-    headers: { Authorization: `Bearer ${page.token.value}`, "Content-Type": "application/json" },
-    body: JSON.stringify({ name, version: Number(version) }),
-  });
-  if (answer.ok) {
-    page.token.value = "";
-    page.dialog.close();
-    page.state.textContent = `${name} ${version} left for the worker`;
-  } else {
-    page["dialog-error"].textContent = await answer.text();
-  }
 }
 
 // ---- the loop ----
@@ -381,27 +261,48 @@ async function readVerdicts() {
   return verdicts.length > (last ? 1 : 0);
 }
 
+// Whether a version was made of which nothing is known here yet.
+function outdated() {
+  const served = [metric("champion_version"), seen.models?.length > 1 ? metric("ranking_version") : null];
+  return seen.models === null || served.some((version, i) => version && version !== seen.models[i].champion);
+}
+
 async function refresh() {
   try {
     const before = seen.verdicts.length;
     seen.now = await read("/dashboard/now");
     const fresh = await readVerdicts();
-    if (fresh || seen.versions === null || seen.verdicts.length !== before || metric("champion_version") !== seen.versions.champion) {
-      seen.versions = await read("/dashboard/versions");
-      showVersions();
-      showDifference();
-      showVerdicts();
-      showJudging();
+    if (fresh || seen.verdicts.length !== before || outdated()) {
+      seen.models = (await read("/dashboard/versions")).models;
+      showAll();
+    } else {
+      showNow();
     }
-    showState();
-    showService();
-    if (Object.keys(seen.now.metrics).length) showLive();
     document.body.dataset.slides = total("slides_total") ?? 0;
   } catch (error) {
     page.state.textContent = "the worker does not answer";
     page.state.className = "pill bad";
   }
   if (!enclosed) setTimeout(refresh, document.hidden ? 4 * REFRESH_MS : REFRESH_MS);
+}
+
+function showNow() {
+  showState();
+  showService();
+  if (Object.keys(seen.now.metrics).length) showLive();
+}
+
+function showAll() {
+  showNow();
+  versions.show(mine(), lines(), Boolean(enclosed));
+  showVerdicts();
+  showJudging();
+}
+
+function chooseModel() {
+  seen.chosen = page.choice.value;
+  history.replaceState(null, "", `#${encodeURIComponent(seen.chosen)}`);
+  showAll();
 }
 
 function switchTheme() {
@@ -413,10 +314,6 @@ function switchTheme() {
 
 page.theme.addEventListener("click", switchTheme);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawing.redraw);
-for (const select of [page.feature, page.look]) {
-  select.addEventListener("change", () => choose(page.feature.value, Number(page.look.value)));
-}
+page.choice.addEventListener("change", chooseModel);
 page["passed-only"].addEventListener("change", showVerdicts);
-page.cancel.addEventListener("click", () => page.dialog.close());
-page.dialog.querySelector("form").addEventListener("submit", send);
 refresh();

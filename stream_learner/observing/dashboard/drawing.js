@@ -15,6 +15,7 @@ export function draw(id, options) {
   drawn.set(id, options);
   const element = document.getElementById(id);
   const chart = getInstanceByDom(element) ?? init(element, null, { renderer: "canvas" });
+  if (chart.getWidth() !== element.clientWidth) chart.resize();  // it was hidden while the window changed
   const tint = colours();
   chart.setOption({
     animation: false,
@@ -42,7 +43,9 @@ const axis = (tint, more = {}) => ({
   axisLine: { lineStyle: { color: tint.line } }, axisLabel: { color: tint.soft, hideOverlap: true },
   splitLine: { lineStyle: { color: tint.line } }, ...more,
 });
-const clock = (tint) => axis(tint, { type: "time", splitLine: { show: false } });
+// The first and last label stay inside, beside those of the other axis.
+const along = (tint, more = {}) => ({ color: tint.soft, hideOverlap: true, alignMinLabel: "left", alignMaxLabel: "right", ...more });
+const clock = (tint) => axis(tint, { type: "time", splitLine: { show: false }, axisLabel: along(tint) });
 const amount = (tint, more) => axis(tint, { type: "value", scale: true, ...more });
 
 const line = (name, colour, data, more = {}) => ({
@@ -54,7 +57,7 @@ export function lines(id, series, { yAxis = {}, mark = null, time = true } = {})
   draw(id, (tint) => ({
     useUTC: true,
     xAxis: time ? clock(tint) : axis(tint, { type: "value", splitLine: { show: false },
-      axisLabel: { color: tint.soft, hideOverlap: true, formatter: "{value} s" } }),
+      axisLabel: along(tint, { formatter: "{value} s" }) }),
     yAxis: Array.isArray(yAxis) ? yAxis.map((y) => amount(tint, y)) : amount(tint, yAxis),
     series: series.map(({ name, colour, data, ...more }, at) => line(name, colour, data, {
       ...more,
@@ -64,11 +67,12 @@ export function lines(id, series, { yAxis = {}, mark = null, time = true } = {})
   }));
 }
 
-// A gain with its band, the threshold it must pass, and a triangle where a version was made.
-export function gain(id, points, published) {
+// A gain with its band, the threshold it must pass, a triangle where a version was made, and where an input began to move.
+export function gain(id, points, published, moved) {
   const band = points.filter((p) => p.lower !== null && p.upper !== null);
   draw(id, (tint) => ({
     useUTC: true,
+    grid: { left: 8, right: 14, top: 44, bottom: 8, containLabel: true },
     legend: { top: 0, textStyle: { color: tint.soft }, itemHeight: 8, data: ["gain", "threshold", "version published"] },
     xAxis: clock(tint),
     yAxis: amount(tint),
@@ -77,7 +81,9 @@ export function gain(id, points, published) {
         lineStyle: { opacity: 0 }, tooltip: { show: false } }),
       line("band", LOOKS.candidate, band.map((p) => [p.at, p.upper - p.lower]), { stack: "band", stackStrategy: "all",
         lineStyle: { opacity: 0 }, areaStyle: { color: LOOKS.candidate, opacity: 0.18 }, tooltip: { show: false } }),
-      line("gain", LOOKS.candidate, points.map((p) => [p.at, p.gain]), { showSymbol: points.length < 40, symbolSize: 5 }),
+      line("gain", LOOKS.candidate, points.map((p) => [p.at, p.gain]), { showSymbol: points.length < 40, symbolSize: 5,
+        markLine: moved ? { silent: true, symbol: "none", label: { formatter: moved.text, color: tint.soft },
+          lineStyle: { type: "dotted", color: LOOKS.bad }, data: [{ xAxis: moved.at }] } : undefined }),
       line("threshold", LOOKS.other, points.map((p) => [p.at, p.threshold]), { step: "end",
         lineStyle: { type: "dashed", width: 1.5, color: LOOKS.other } }),
       { name: "version published", type: "scatter", symbol: "triangle", symbolSize: 11,
@@ -117,6 +123,7 @@ export function spread(id, bins, sides) {
 
 export function bars(id, names, values, unit, mark = null) {
   draw(id, (tint) => ({
+    grid: { left: 8, right: 24, top: 8, bottom: 8, containLabel: true },
     legend: { show: false },
     tooltip: { trigger: "axis", confine: true, backgroundColor: tint.card, borderColor: tint.line,
       textStyle: { color: tint.text }, valueFormatter: (v) => `${Number(v).toPrecision(3)} ${unit}` },
