@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo audit sbom release-fixture docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-options bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-next-item bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots
+.PHONY: setup bench-setup demo audit sbom release-fixture docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-options bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-next-item bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots bench-freshness bench-growth
 
 KILLS ?= 20
 SEED ?= 7
@@ -104,6 +104,14 @@ bench-gate: setup
 # CPU-seconds per million events from Kafka to learned, stage by stage, the usual ways beside: [QUICK=1] [OUT=t.json]
 bench-throughput: bench-setup
 	nice -n 10 $(BIN)/python -m benchmarks.throughput $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
+
+# From an event's append to a version that has learned from it, published and served: [QUICK=1] [CLIENT=confluent] [OUT=f.json]
+bench-freshness: setup
+	nice -n 10 $(BIN)/python -m benchmarks.freshness $(if $(QUICK),--quick) $(if $(CLIENT),--client $(CLIENT)) $(if $(OUT),--out $(OUT))
+
+# What an event costs as tables, keys, windows and backlogs grow, and the bytes of an id, a pending example, a replay row.
+bench-growth: setup
+	nice -n 10 $(BIN)/python -m benchmarks.growth $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
 # Replay policies against none: a season that comes back, Tmall, the cost of a draw.
 bench-replay: setup

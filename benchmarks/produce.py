@@ -65,14 +65,14 @@ def epoch_ms(time: datetime) -> int:
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
-def make_topic(bootstrap: str, topic: str, partitions: int) -> None:
+def make_topic(bootstrap: str, topic: str, partitions: int, config: dict[str, str] | None = None) -> None:
     """A topic that keeps its records however old their timestamps are."""
     from kafka import KafkaAdminClient
     from kafka.admin import NewTopic
 
     admin: Any = KafkaAdminClient(bootstrap_servers=bootstrap)
     try:
-        keep = {"retention.ms": "-1"}
+        keep = {"retention.ms": "-1"} | (config or {})
         admin.create_topics(
             [NewTopic(topic, partitions, replication_factor=-1, topic_configs=keep)], wait_for_metadata=True
         )

@@ -1,12 +1,13 @@
 """CPU-seconds per million events, from Kafka to learned: the worker, whole and with each stage off, and the usual ways.
 
-    python -m benchmarks.throughput [--quick] [--events N] [--rounds N] [--client confluent] [--only full bare]
-                                    [--kafka localhost:9092] [--out FILE] [--picture FILE]
+    python -m benchmarks.throughput [--quick] [--events N] [--rounds N] [--only full bare] [--kafka localhost:9092]
+                                    [--out FILE] [--picture FILE]
 
 One synthetic stream (`stream.py`) in Apache Kafka is read by one process after the other, round by round, so that a
 busy neighbour strikes all alike; the median of the rounds counts. Measured is the reading process alone, from its
 first record to its last slide: imports, graph building, broker and producer are left out. The worker's figure holds
 everything else, publishing and snapshots of its writer thread too. Slow peers read the first part of the topic only.
+All read with kafka-python, but those named `<name>_confluent`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from benchmarks.throughput.stream import Stream
 from benchmarks.throughput.table import markdown, picture
 
 PEERS = ("poll_decode", "vw", "river", "tutorial_loop")
+CONFLUENT = "_confluent"
+BY_CONFLUENT = tuple(f"{name}{CONFLUENT}" for name in ("poll_decode", "bare", "full"))
 OFTEN = ("full", "bare", "poll_decode")  # in every round of the quick form too; the others in one
 SLOWEST = "tutorial_loop"
 _QUICK_EVENTS, _QUICK_PER_SECOND, _QUICK_ROUNDS = 400_000, 333.0, 3
@@ -47,27 +50,28 @@ class Bench:
     topic: str
     records: int
     slow_records: int
-    client: str
     results: dict[str, list[dict[str, float]]] = field(default_factory=dict)
 
     def run(self, name: str) -> None:
         """One process."""
-        measured = self._peer(name) if name in PEERS else self._worker(name)
+        client = "confluent" if name.endswith(CONFLUENT) else "kafka-python"
+        read = self._peer if name.removesuffix(CONFLUENT) in PEERS else self._worker
+        measured = read(name.removesuffix(CONFLUENT), client)
         self.results.setdefault(name, []).append(measured)
         print(f"{name}: {measured['cpu_seconds'] / measured['events'] * 1e6:.1f}", flush=True)
 
-    def _peer(self, name: str) -> dict[str, float]:
+    def _peer(self, name: str, client: str) -> dict[str, float]:
         records = self.slow_records if name == SLOWEST else self.records
-        where = ["--kafka", self.bootstrap, "--topic", self.topic, "--events", str(records), "--client", self.client]
+        where = ["--kafka", self.bootstrap, "--topic", self.topic, "--events", str(records), "--client", client]
         command = [sys.executable, "-m", "benchmarks.throughput.loops", name, *where]
         found: dict[str, float] = json.loads(_run(command).splitlines()[-1])
         return found
 
-    def _worker(self, name: str) -> dict[str, float]:
+    def _worker(self, name: str, client: str) -> dict[str, float]:
         folder = Path(tempfile.mkdtemp(prefix="throughput-"))
         try:
             path, report = folder / "config.yaml", folder / "report.json"
-            config = variants(self.bootstrap, self.topic, self.client)[name]
+            config = variants(self.bootstrap, self.topic, client)[name]
             path.write_text(yaml.safe_dump(with_state(config, folder)))
             _run([str(PROGRAM), "run", "-c", str(path), "--until-end", "--report", str(report)])
             found = json.loads(report.read_text())
@@ -86,10 +90,10 @@ class Bench:
     def report(self) -> dict[str, Any]:
         """Medians, and ratios to what stands beside them."""
         cpu = {name: self._median(name, lambda r: r["cpu_seconds"] / r["events"] * 1e6) for name in self.results}
-        pairs = (("full", "poll_decode"), ("bare", "poll_decode"), ("tutorial_loop", "full"), ("vw", "bare"))
+        pairs = [("full", "poll_decode"), ("bare", "poll_decode"), ("tutorial_loop", "full"), ("vw", "bare")]
+        pairs += [(name, name.removesuffix(CONFLUENT)) for name in BY_CONFLUENT]
         return {
             "events": self.records,
-            "client": self.client,
             "rounds": {name: len(found) for name, found in self.results.items()},
             "cpu_s_per_million": cpu,
             "events_per_second": {n: self._median(n, lambda r: r["events"] / r["wall_seconds"]) for n in self.results},
@@ -123,7 +127,6 @@ def main() -> int:
     parser.add_argument("--events", type=int, help="length of the stream")
     parser.add_argument("--per-second", type=float, help="events per second of event time")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--client", choices=("kafka-python", "confluent"), default="kafka-python")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="run these alone")
     parser.add_argument("--kafka", metavar="BOOTSTRAP", help="a running broker; default: one is started")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures here, as JSON")
@@ -139,8 +142,8 @@ def main() -> int:
         if bootstrap is None:
             return 1
         topic = f"throughput-{os.getpid()}"
-        bench = Bench(bootstrap, topic, stream.produce(bootstrap, topic), slow, args.client)
-        names = args.only or [*PEERS, *variants(bootstrap, topic, args.client)]
+        bench = Bench(bootstrap, topic, stream.produce(bootstrap, topic), slow)
+        names = args.only or [*PEERS, *BY_CONFLUENT, *variants(bootstrap, topic, "kafka-python")]
         for name in schedule(names, args.rounds or (_QUICK_ROUNDS if quick else _ROUNDS), quick=quick):
             bench.run(name)
     report = bench.report()

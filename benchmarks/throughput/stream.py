@@ -44,7 +44,7 @@ class Stream:
         """(partition, timestamp in ms, JSON) of every event in order of time."""
         rng = np.random.default_rng(self.seed)
         kind = rng.choice(len(_KINDS), self.events, p=_SHARES)
-        user, item = _zipf(rng, self.users, 0.8, self.events), _zipf(rng, self.items, 1.0, self.events)
+        user, item = zipf(rng, self.users, 0.8, self.events), zipf(rng, self.items, 1.0, self.events)
         self._follow_clicks(rng, kind, user, item)
         category, price = item * 7919 % CATEGORIES, rng.lognormal(3, 1, self.items).round(2)[item]
         time = _START_MS + (np.sort(rng.random(self.events)) * self.events / self.per_second * 1000).astype(np.int64)
@@ -62,7 +62,7 @@ class Stream:
         bought = np.flatnonzero(kind == _KINDS.index("purchase"))
         farthest = max(2, int(self.per_second * HORIZON_S * _LONGEST_WAIT))
         before = bought - rng.integers(1, farthest, len(bought))
-        good = (before >= 0) & (kind[before] == 0)
+        good = (before >= 0) & (kind[np.maximum(before, 0)] == 0)
         user[bought[good]], item[bought[good]] = user[before[good]], item[before[good]]
 
     def produce(self, bootstrap: str, topic: str) -> int:
@@ -88,7 +88,7 @@ class Stream:
         return sent
 
 
-def _zipf(rng: np.random.Generator, size: int, exponent: float, count: int) -> I64:
+def zipf(rng: np.random.Generator, size: int, exponent: float, count: int) -> I64:
     """`count` draws of 0..size-1, number n with weight (n + 1)^-exponent."""
     sums = np.cumsum(np.arange(1, size + 1, dtype=np.float64) ** -exponent)
     return np.searchsorted(sums, rng.random(count) * sums[-1]).astype(np.int64)

@@ -16,6 +16,9 @@ _WORDS = {
 
 
 def words(name: str) -> str:
+    plain = name.removesuffix("_confluent")
+    if plain != name:
+        return f"{words(plain)}, by confluent-kafka"
     return _WORDS.get(name, f"without {name.removeprefix('no_').replace('_', ' ')}")
 
 

@@ -96,16 +96,15 @@ def _logits(model: ConversionModel, inputs: list[Any]) -> Any:
 
 def _mean_slopes(model: ConversionModel, start: list[Any], steps: list[Any]) -> list[NDArray[np.float64]]:
     """The gradient of the logit along the path, averaged over its midpoints; per input as `start`."""
-    total = [np.zeros(part.shape) for part in start]
-    for number in range(STEPS):
-        at = [begin + step * ((number + 0.5) / STEPS) for begin, step in zip(start, steps, strict=True)]
-        with tf.GradientTape() as tape:
-            for part in at:
-                tape.watch(part)
-            logits = _logits(model, at)
-        slopes = tape.gradient(logits, at, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        total = [so_far + slope.numpy() / STEPS for so_far, slope in zip(total, slopes, strict=True)]
-    return total
+    halfway = [(number + 0.5) / STEPS for number in range(STEPS)]
+    # All midpoints in one batch: what a call costs by itself is most of what it costs on so few rows.
+    at = [tf.concat([begin + step * far for far in halfway], 0) for begin, step in zip(start, steps, strict=True)]
+    with tf.GradientTape() as tape:
+        for part in at:
+            tape.watch(part)
+        logits = _logits(model, at)
+    slopes = tape.gradient(logits, at, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return [slope.numpy().reshape(STEPS, -1, slope.shape[1]).mean(axis=0, dtype=np.float64) for slope in slopes]
 
 
 def _by_feature(features: FeatureSchema, shares: list[Any]) -> dict[str, NDArray[np.float64]]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
-
-import kafka
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
 
 from stream_learner.errors import ConfigError, RetryableError
-from stream_learner.ingest.kafka_client import Connector, Patience, cluster_of, native, ours, retry
+from stream_learner.ingest.kafka_client import Connector, Patience, retry
 from stream_learner.ingest.kafka_group import Group
-from stream_learner.ingest.kafka_poller import ANSWER_MS, Poller
+from stream_learner.ingest.kafka_poller import Poller
+from stream_learner.ingest.kafka_python import KafkaPythonReader
 from stream_learner.ingest.lanes import Lanes
+from stream_learner.ingest.log_reader import LogReader
 from stream_learner.ingest.positions import (
-    EARLIEST,
     LATEST,
     check_positions,
     check_present,
@@ -23,7 +22,10 @@ from stream_learner.ingest.positions import (
     parse_start,
 )
 from stream_learner.ingest.source import Partition, RecordBatch
+from stream_learner.settings import KafkaSource as KafkaSettings
 from stream_learner.settings import Source as SourceSettings
+
+T = TypeVar("T")
 
 _CLOSE_S = 3.0
 _SETTLE_S = 10.0  # a broker that has just started may not know its topics yet
@@ -32,20 +34,36 @@ Bounds = dict[Partition, tuple[int, int]]
 """Beginning and end offset (of the last stable record, as read_committed sees it) per partition."""
 
 
+OpenReader = Callable[[], LogReader]
+
+
+def reader_of(config: KafkaSettings, connector: Connector, topics: Sequence[str]) -> OpenReader:
+    """What opens the client that `source.kafka.client` names. Raises `ConfigError` at once where it is not installed,
+    or has no word for an option."""
+    if config.client == "confluent":
+        from stream_learner.ingest.confluent import ConfluentReader  # an extra, not installed everywhere
+        from stream_learner.ingest.confluent_options import Options
+
+        options = Options.of(config)
+        return lambda: ConfluentReader(options, config, topics)
+    return lambda: KafkaPythonReader(connector, config, topics)
+
+
 class KafkaSource:
-    """The `Source` protocol over kafka-python. `close` may be called from any thread and ends a waiting `start`."""
+    """The `Source` protocol over a Kafka client. `close` may be called from any thread and ends a waiting `start`."""
 
     def __init__(self, config: SourceSettings, topics: Sequence[str]) -> None:
         self._config = config.kafka
         self._topics = list(topics)
         self._begin_at = parse_start(config.start)
-        self._connector = Connector(config.kafka)
+        connector = Connector(config.kafka)
+        self._open_reader = reader_of(config.kafka, connector, topics)
         self._patience = Patience(config.kafka.retry_timeout.seconds)
-        self.group = Group(self._connector, config.kafka.group_id, config.kafka.refresh_partitions.seconds)
+        self.group = Group(connector, config.kafka.group_id, config.kafka.refresh_partitions.seconds)
         self._capacity = config.queue_records, config.queue_bytes
         self._lanes = Lanes(*self._capacity)
         self._closing = threading.Event()
-        self._consumer: Any = None
+        self._reader: LogReader | None = None
         self._poller: Poller | None = None
         self._until_end = False
         self._waiting: Bounds = {}  # partitions that exist and are not read (yet)
@@ -59,21 +77,20 @@ class KafkaSource:
         self._forget()
         self._patience.good()
         self._until_end = until_end
-        self._consumer = self._ask(self._connect, f"connecting to {self._config.bootstrap_servers}")
-        present = self._ask(lambda: self._partitions(positions or ()), "asking for the topics")
-        bounds: Bounds = self._ask(lambda: self._bounds(present), "asking for beginnings and ends")
+        reader = self._reader = self._ask(self._open_reader, f"connecting to {self._config.bootstrap_servers}")
+        present = self._ask(lambda: self._partitions(reader, positions or ()), "asking for the topics")
+        bounds = self._ask(lambda: _bounds(reader, present), "asking for beginnings and ends")
         if positions is None:
-            positions = self._ask(lambda: self._starts(bounds), "looking up where to start")
+            positions = self._ask(lambda: self._starts(reader, bounds), "looking up where to start")
         check_present(positions, bounds)
-        check_topics(positions, bounds, topic_ids or {}, self.topic_ids())
+        check_topics(positions, bounds, topic_ids or {}, reader.topic_ids())
         check_positions(positions, bounds)
         self._waiting = {p: span for p, span in bounds.items() if p not in positions}
-        self._begin_reading(positions, bounds)
+        self._begin_reading(reader, positions, bounds)
         return dict(sorted(positions.items()))
 
     def topic_ids(self) -> dict[str, str]:
-        found = {topic: cluster_of(self._consumer).topic_id(topic) for topic in self._topics}
-        return {topic: str(identity) for topic, identity in found.items() if identity is not None}
+        return {} if self._reader is None else self._reader.topic_ids()
 
     def poll(self, wanted: Collection[Partition], timeout_s: float) -> RecordBatch | None:
         return self._lanes.take(wanted, timeout_s)
@@ -91,10 +108,10 @@ class KafkaSource:
         return self._lanes.waiting()
 
     def new_partitions(self) -> dict[Partition, int]:
-        if not self._until_end and time.monotonic() >= self._look_at:
+        if self._reader is not None and not self._until_end and time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + self._config.refresh_partitions.seconds
             # Partitions born after the start are read from offset 0: nothing written to them may be missed.
-            born = self._known_partitions() - self._reading - set(self._waiting)
+            born = self._reader.partitions() - self._reading - set(self._waiting)
             self._waiting |= dict.fromkeys(born, (0, 0))
         return {p: begin for p, (begin, _) in sorted(self._waiting.items())}
 
@@ -117,47 +134,28 @@ class KafkaSource:
         if self._poller is not None:
             self._poller.stopping.set()
             self._poller.join(_CLOSE_S)  # a daemon: a broker that hangs can not hold up the exit
-        elif self._consumer is not None:
-            self._consumer.close(autocommit=False, timeout_ms=500)
+        elif self._reader is not None:
+            self._reader.close()
 
     # Starting: in the caller's thread, before the polling thread exists.
 
     def _forget(self) -> None:
         """Ends an earlier reading, with what waits of it."""
         self._disconnect()
-        self._poller = self._consumer = None
+        self._poller = self._reader = None
         self._lanes = Lanes(*self._capacity)
         self._reading = set()
 
-    def _ask(self, what: Any, doing: str) -> Any:
+    def _ask(self, what: Callable[[], T], doing: str) -> T:
         return retry(what, doing, self._patience, self._closing)
 
-    def _connect(self) -> Any:
-        return self._connector.open(
-            kafka.KafkaConsumer,
-            group_id=None,  # see Poller: reading must not depend on a group coordinator
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
-            allow_auto_create_topics=False,
-            max_poll_records=self._config.max_poll_records,
-            max_partition_fetch_bytes=self._config.fetch_max_bytes,
-            metadata_max_age_ms=max(100, int(self._config.refresh_partitions.seconds * 1000)),
-            request_timeout_ms=10_000,
-        )
-
-    def _partitions(self, needed: Collection[Partition]) -> list[Partition]:
+    def _partitions(self, reader: LogReader, needed: Collection[Partition]) -> list[Partition]:
         """All partitions of the topics, sorted. Raises `ConfigError` for a topic that does not exist; while the broker
         may still be learning what there is, a `RetryableError` for that, and for a needed partition that is not there.
         """
-        cluster = cluster_of(self._consumer)
-        cluster.set_topics(self._topics)
-        fresh = threading.Event()
-        cluster.request_update().add_both(lambda _: fresh.set())
-        if not fresh.wait(ANSWER_MS / 1000):
-            raise RetryableError("Kafka: no answer to the question for the topics")
-        missing = [topic for topic in self._topics if not cluster.partitions_for_topic(topic)]
-        known = self._known_partitions()
+        reader.ask_topics()
+        known = reader.partitions()
+        missing = sorted(set(self._topics) - {partition.topic for partition in known})
         if (missing or not known.issuperset(needed)) and self._may_settle():
             raise RetryableError(f"Kafka: {', '.join(missing or self._topics)} not known to the broker in full yet")
         if missing:
@@ -172,31 +170,17 @@ class KafkaSource:
         patience_s = min(_SETTLE_S, self._config.retry_timeout.seconds / 2)
         return time.monotonic() - self._unknown_since < patience_s
 
-    def _known_partitions(self) -> set[Partition]:
-        cluster = cluster_of(self._consumer)
-        return {
-            Partition(topic, index) for topic in self._topics for index in cluster.partitions_for_topic(topic) or ()
-        }
-
-    def _bounds(self, partitions: list[Partition]) -> Bounds:
-        asked = [native(p) for p in partitions]
-        begins = self._consumer.beginning_offsets(asked, timeout_ms=ANSWER_MS)
-        ends = self._consumer.end_offsets(asked, timeout_ms=ANSWER_MS)
-        return ours({tp: (begins[tp], ends[tp]) for tp in asked})
-
-    def _starts(self, bounds: Bounds) -> dict[Partition, int]:
-        if self._begin_at in (EARLIEST, LATEST):
+    def _starts(self, reader: LogReader, bounds: Bounds) -> dict[Partition, int]:
+        if isinstance(self._begin_at, str):
             return {p: span[self._begin_at == LATEST] for p, span in bounds.items()}
-        times = {native(p): self._begin_at for p in bounds}
-        found = self._consumer.offsets_for_times(times, timeout_ms=ANSWER_MS)
-        return {p: _first(found[native(p)], span) for p, span in bounds.items()}
+        found = reader.at_time(list(bounds), self._begin_at)
+        return {p: _first(found[p], span) for p, span in bounds.items()}
 
-    def _begin_reading(self, positions: Mapping[Partition, int], bounds: Bounds) -> None:
-        self._consumer.assign([native(p) for p in positions])
+    def _begin_reading(self, reader: LogReader, positions: Mapping[Partition, int], bounds: Bounds) -> None:
+        reader.add(positions)
         for partition, position in positions.items():
-            self._consumer.seek(native(partition), position)
             self._open_lane(partition, position, bounds[partition][1])
-        self._poller = Poller(self._consumer, self._lanes, self._patience, self.group)
+        self._poller = Poller(reader, self._lanes, self._patience, self.group)
         self._poller.start()
 
     def _open_lane(self, partition: Partition, position: int, end: int) -> None:
@@ -204,6 +188,11 @@ class KafkaSource:
         self._reading.add(partition)
 
 
-def _first(found: Any, span: tuple[int, int]) -> int:
+def _bounds(reader: LogReader, partitions: list[Partition]) -> Bounds:
+    begins, ends = reader.beginnings(partitions), reader.ends(partitions)
+    return {partition: (begins[partition], ends[partition]) for partition in partitions}
+
+
+def _first(found: int | None, span: tuple[int, int]) -> int:
     """The offset looked up by time, within the partition; its end where all records are older."""
-    return span[1] if found is None else min(max(int(found.offset), span[0]), span[1])
+    return span[1] if found is None else min(max(found, span[0]), span[1])

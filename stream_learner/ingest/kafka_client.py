@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from threading import Event
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 import kafka
@@ -32,6 +32,8 @@ from stream_learner.settings import KafkaSource as KafkaSettings
 from stream_learner.settings import Secret
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _BOOTSTRAP_MS = 3000  # one attempt; the next is made while patience lasts
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
@@ -206,25 +208,7 @@ def ours(offsets: Mapping[kafka.TopicPartition, Any]) -> dict[Partition, Any]:
     return {Partition(tp.topic, tp.partition): value for tp, value in offsets.items()}
 
 
-def cluster_of(client: Any) -> Any:
-    """The metadata cache of a consumer (partitions and ids of topics); kafka-python has no public way to both."""
-    return client._cluster
-
-
-def clear_drained(consumer: Any) -> None:
-    """Frees the slot through which the consumer hands out fetched records, where a drained block still holds it.
-
-    Up to 3.0.12 `Fetcher.fetched_records` brings back the records of a resumed partition only when that slot `is
-    None`; a block that was drained stays in it until another fetch completes, and where all other partitions are
-    paused none ever does: the resumed partition stands still for good. To be called before each poll.
-    """
-    fetcher = consumer._fetcher
-    block = getattr(fetcher, "_next_partition_records", None)
-    if block is not None and not block:
-        fetcher._next_partition_records = None
-
-
-def retry(what: Callable[[], Any], doing: str, patience: Patience, stop: Event) -> Any:
+def retry(what: Callable[[], T], doing: str, patience: Patience, stop: Event) -> T:
     """`what()`, tried again while patience lasts; `stop` (set from another thread) ends the waiting.
 
     Raises `UnavailableError`, or at once what no waiting cures.

@@ -35,6 +35,12 @@ class RecordBatch:
     values: Sequence[bytes | None]  # n payloads; None = tombstone
     next_offset: int  # where reading goes on after this batch
 
+    @classmethod
+    def empty(cls, partition: Partition, next_offset: int) -> RecordBatch:
+        """No records: moves a position only."""
+        nothing = np.empty(0, np.int64)
+        return cls(partition, nothing, nothing, [], next_offset)
+
     def __len__(self) -> int:
         return len(self.offsets)
 

@@ -21,7 +21,13 @@ from stream_learner.settings import Observing
 
 _log = logging.getLogger(__name__)
 _OURS = "stream_learner"
-_NOISY = {"kafka": logging.WARNING, "tensorflow": logging.ERROR, "absl": logging.ERROR, "h5py": logging.WARNING}
+_NOISY = {
+    "kafka": logging.WARNING,
+    "librdkafka": logging.CRITICAL,  # every try again; what comes of it is told by our own errors
+    "tensorflow": logging.ERROR,
+    "absl": logging.ERROR,
+    "h5py": logging.WARNING,
+}
 _ERASE_LINE = "\r\x1b[2K"
 _REDRAW_S = 0.2
 

@@ -58,7 +58,10 @@ class KafkaSource(Section, frozen=True):
         "stream-learner"
     )
     client_id: Annotated[str, op("name shown to the broker")] = "stream-learner"
-    client: Annotated[Literal["kafka-python"], op("client library behind the seam")] = "kafka-python"
+    client: Annotated[
+        Literal["kafka-python", "confluent"],
+        op("who reads: kafka-python, or confluent-kafka (extra fast) for a third of its CPU; the model is the same"),
+    ] = "kafka-python"
     max_poll_records: Annotated[int, op("records per poll", ge=1, le=1_000_000)] = 5000
     fetch_max_bytes: Annotated[int, op("bytes per fetch and partition", ge=1024)] = 4_194_304
     refresh_partitions: Annotated[Duration, op("how often new partitions are looked for")] = span("30s")

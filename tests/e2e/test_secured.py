@@ -18,6 +18,7 @@ from shops import CONFIG, PARTITIONS, SEED, shop
 from stream_learner.simulate import limited, produce_kafka
 
 EVENTS = 8_000
+CLIENTS = ("kafka-python", "confluent")
 PLANTED = {
     "KAFKA_PASSWORD": "planted-password-of-the-broker",
     "DASHBOARD_TOKEN": "planted-token-of-the-dashboard",
@@ -45,10 +46,10 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def secured_config(server: SecuredKafka, topic: str, **options: Any) -> dict[str, Any]:
+def secured_config(server: SecuredKafka, topic: str, client: str, **options: Any) -> dict[str, Any]:
     login = {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-256", "sasl_plain_username": USER}
     login |= {"sasl_plain_password": "${KAFKA_PASSWORD}", "ssl_cafile": str(server.authority), **options}
-    kafka = {"bootstrap_servers": server.secured_bootstrap, "options": login, "retry_timeout": "20s"}
+    kafka = {"bootstrap_servers": server.secured_bootstrap, "client": client, "options": login, "retry_timeout": "20s"}
     return changed(
         CONFIG,
         topics={topic: CONFIG["topics"]["events"]},
@@ -75,9 +76,12 @@ def found_in(content: bytes) -> list[str]:
     return [name for name, secret in PLANTED.items() if secret.encode() in content]
 
 
-def test_a_worker_learns_through_tls_and_scram_and_gives_no_secret_away(secured: SecuredKafka, tmp_path: Path) -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_worker_learns_through_tls_and_scram_and_gives_no_secret_away(
+    secured: SecuredKafka, tmp_path: Path, client: str
+) -> None:
     broker, topic = filled(secured)
-    config = write_config(tmp_path / "config.yaml", secured_config(secured, topic))
+    config = write_config(tmp_path / "config.yaml", secured_config(secured, topic, client))
     state = tmp_path / "state"
     with Background(tmp_path, "run", "-c", config, "--state", state) as worker:
         address = re.search(r"http://[\d.]+:\d+", worker.wait_for_log("metrics and health at"))
@@ -100,6 +104,7 @@ def test_a_worker_learns_through_tls_and_scram_and_gives_no_secret_away(secured:
     assert {path: names for path in files if (names := found_in(path.read_bytes()))} == {}
 
 
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -108,11 +113,11 @@ def test_a_worker_learns_through_tls_and_scram_and_gives_no_secret_away(secured:
     ],
 )
 def test_a_wrong_password_or_authority_is_told_and_keeps_the_secrets(
-    secured: SecuredKafka, tmp_path: Path, options: dict[str, str], expected: str
+    secured: SecuredKafka, tmp_path: Path, options: dict[str, str], expected: str, client: str
 ) -> None:
     if options.get("ssl_cafile") == "OTHER":
         options = {"ssl_cafile": str(secured.other_authority)}
-    config = write_config(tmp_path / "config.yaml", secured_config(secured, "events", **options))
+    config = write_config(tmp_path / "config.yaml", secured_config(secured, "events", client, **options))
     with Background(tmp_path, "run", "-c", config, "--state", tmp_path / "state") as worker:
         assert worker.end_code() in (2, 6)
     assert re.search(expected, worker.log()), worker.log()[-2000:]

@@ -1,7 +1,7 @@
 """The tenet: the same events give the same versions, bit for bit, however they came.
 
-One topic, learned through Kafka with large polls, with tiny ones, and from a broker that holds the client back; and
-from the archives of that topic in both forms. Each run is a process of its own.
+One topic, learned through Kafka with large polls, with tiny ones, by the other client, and from a broker that holds the
+client back; and from the archives of that topic in both forms. Each run is a process of its own.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ POLLS: dict[str, dict[str, Any]] = {
         "slides__max_open_events": 1000,
         "snapshot__interval": "2h",
         "snapshot__max_waiting": 1,
+    },
+    "the other client": {
+        "source__queue_records": 300,
+        "source__kafka__client": "confluent",
+        "source__kafka__max_poll_records": 100,
+        "source__kafka__fetch_max_bytes": 16_384,
     },
 }
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import kafka
 import pytest
@@ -27,13 +27,22 @@ _DEADLINE_S = 30.0
 Open = Callable[..., KafkaSource]
 
 
+CLIENTS = ("kafka-python", "confluent")
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    """Each client that may stand behind the source."""
+    return str(request.param)
+
+
 @pytest.fixture
-def opened() -> Iterator[Open]:
+def opened(client: str) -> Iterator[Open]:
     """Makes sources and closes them."""
     sources: list[KafkaSource] = []
 
     def open_one(bootstrap: str, topic: str, **options: Any) -> KafkaSource:
-        sources.append(KafkaSource(kafka_settings(bootstrap, **options), [topic]))
+        sources.append(KafkaSource(kafka_settings(bootstrap, client=client, **options), [topic]))
         return sources[-1]
 
     yield open_one
@@ -326,14 +335,14 @@ def test_a_topic_that_does_not_exist_is_a_config_error_and_is_not_created(
         ({"group_id": "x"}, "group_id: set by the worker itself"),
         ({"isolation_level": "read_uncommitted"}, "isolation_level: set by the worker"),
         ({"security_protocol": "NONSENSE"}, "security_protocol"),
-        ({"request_timeout_ms": 100}, "request_timeout_ms"),
+        ({"request_timeout_ms": 1}, "request_timeout_ms"),
         ({"security_protocol": "SSL", "ssl_cafile": "/no/such/file"}, "No such file"),
     ],
 )
-def test_bad_options_are_config_errors(kafka: KafkaBroker, options: dict[str, Any], message: str) -> None:
+def test_bad_options_are_config_errors(kafka: KafkaBroker, client: str, options: dict[str, Any], message: str) -> None:
     source = None
     with pytest.raises(ConfigError, match=message):
-        source = KafkaSource(kafka_settings(kafka.bootstrap, options=options), ["events"])
+        source = KafkaSource(kafka_settings(kafka.bootstrap, client=client, options=options), ["events"])
         source.start(None, until_end=False)
     if source is not None:
         source.close()
@@ -376,15 +385,15 @@ def test_an_unknown_mechanism_is_said_to_be_one(kafka: KafkaBroker, opened: Open
 # A broker that is away.
 
 
-def test_no_broker_is_unavailable_after_the_deadline() -> None:
-    source = KafkaSource(kafka_settings("127.0.0.1:1", retry_timeout=Duration(1_000_000)), ["events"])
+def test_no_broker_is_unavailable_after_the_deadline(client: str) -> None:
+    source = KafkaSource(kafka_settings("127.0.0.1:1", client=client, retry_timeout=Duration(1_000_000)), ["events"])
     with pytest.raises(UnavailableError, match="retry_timeout"):
         source.start(None, until_end=False)
     source.close()
 
 
-def test_close_ends_a_start_that_waits() -> None:
-    source = KafkaSource(kafka_settings("127.0.0.1:1", retry_timeout=Duration(600_000_000)), ["events"])
+def test_close_ends_a_start_that_waits(client: str) -> None:
+    source = KafkaSource(kafka_settings("127.0.0.1:1", client=client, retry_timeout=Duration(600_000_000)), ["events"])
     errors: list[FatalError] = []
 
     def begin() -> None:
@@ -402,13 +411,22 @@ def test_close_ends_a_start_that_waits() -> None:
     assert isinstance(errors[0], UnavailableError)
 
 
-def test_a_broker_that_restarts_or_hangs(own_kafka: KafkaBroker) -> None:
+def test_a_source_that_never_got_to_read_can_be_closed_twice(kafka: KafkaBroker, client: str) -> None:
+    source = KafkaSource(kafka_settings(kafka.bootstrap, client=client), [topic := kafka.topic()])
+    with pytest.raises(DataError, match="no such partition"):
+        source.start({Partition(topic, 7): 0}, until_end=False)
+    source.close()
+    source.close()
+
+
+def test_a_broker_that_restarts_or_hangs(own_kafka: KafkaBroker, client: str) -> None:
     """One broker's life: stopped and started (nothing lost, nothing twice), hung (nobody idle, a quick close)."""
     server = own_kafka.server
     assert isinstance(server, ApacheKafka)
     topic = own_kafka.topic()
     own_kafka.produce(topic, numbered(100))
-    source = KafkaSource(kafka_settings(own_kafka.bootstrap, retry_timeout=Duration(60_000_000)), [topic])
+    patient = kafka_settings(own_kafka.bootstrap, client=client, retry_timeout=Duration(60_000_000))
+    source = KafkaSource(patient, [topic])
     begin = source.start(None, until_end=False)
     got = read(source, begin, 100)
 
@@ -431,11 +449,12 @@ def test_a_broker_that_restarts_or_hangs(own_kafka: KafkaBroker) -> None:
     server.thaw()
 
 
-def test_a_broker_that_hangs_for_too_long_is_unavailable(own_kafka: KafkaBroker) -> None:
+def test_a_broker_that_hangs_for_too_long_is_unavailable(own_kafka: KafkaBroker, client: str) -> None:
     server = own_kafka.server
     assert isinstance(server, ApacheKafka)
     topic = own_kafka.topic()
-    source = KafkaSource(kafka_settings(own_kafka.bootstrap, retry_timeout=Duration(3_000_000)), [topic])
+    hasty = kafka_settings(own_kafka.bootstrap, client=client, retry_timeout=Duration(3_000_000))
+    source = KafkaSource(hasty, [topic])
     begin = source.start(None, until_end=False)
     server.freeze()
     before = time.monotonic()
@@ -446,6 +465,27 @@ def test_a_broker_that_hangs_for_too_long_is_unavailable(own_kafka: KafkaBroker)
     server.thaw()
 
 
-def test_settings_are_the_ones_in_use() -> None:
+def test_settings_are_the_ones_in_use(client: Literal["kafka-python", "confluent"]) -> None:
     """The defaults a worker runs with by itself can be opened: no option of ours is unknown to the client."""
-    KafkaSource(settings.Source(kind="kafka"), ["events"]).close()
+    KafkaSource(settings.Source(kind="kafka", kafka=settings.KafkaSource(client=client)), ["events"]).close()
+
+
+def test_an_option_that_confluent_has_no_word_for_is_told() -> None:
+    socks = kafka_settings("127.0.0.1:1", client="confluent", options={"socks5_proxy": "socks5://127.0.0.1:1"})
+    with pytest.raises(ConfigError, match=r"options\.socks5_proxy: confluent-kafka has no counterpart.*kafka-python"):
+        KafkaSource(socks, ["events"])
+
+
+def test_a_state_may_change_clients(kafka: KafkaBroker) -> None:
+    """Positions and topic ids of one are those of the other."""
+    topic = kafka.topic()
+    kafka.produce(topic, numbered(20))
+    positions: dict[Partition, int] | None = None
+    ids: dict[str, str] = {}
+    for turn, name in enumerate(CLIENTS * 2):
+        source = KafkaSource(kafka_settings(kafka.bootstrap, client=name), [topic])
+        source.start(positions, until_end=False, topic_ids=ids)
+        batches = read(source, {Partition(topic, 0): 0}, 1)
+        assert batches[0].offsets[0] == turn
+        positions, ids = {Partition(topic, 0): turn + 1}, source.topic_ids()
+        source.close()

@@ -88,15 +88,15 @@ def patient(true: Callable[[], bool]) -> None:
 Open = Callable[..., Worker]
 
 
-@pytest.fixture
-def opened() -> Iterator[Open]:
+@pytest.fixture(params=["kafka-python", "confluent"])
+def opened(request: pytest.FixtureRequest) -> Iterator[Open]:
     """Makes workers on a log; their sources are closed at the end."""
     sources: list[KafkaSource] = []
 
     def open_one(log: Log, journal: MemoryJournal, on_gap: OnGap = "stop", **options: Any) -> Worker:
         state, until_end = options.pop("state", None), options.pop("until_end", False)
         deadline = time.monotonic() + options.pop("deadline_s", _DEADLINE_S)
-        settings = kafka_settings(log.kafka.bootstrap, **options)
+        settings = kafka_settings(log.kafka.bootstrap, client=request.param, **options)
         sources.append(KafkaSource(settings, [log.topic]))
 
         def turn(_: Worker) -> bool:

@@ -1,4 +1,4 @@
-"""What every source promises, tried on each: in memory, files of every form, Kafka."""
+"""What every source promises, tried on each: in memory, files of every form, Kafka by both clients."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from worlds import InFiles, InKafka, InMemory, Values, World, row, timestamp
 from stream_learner.errors import ConfigError, DataError
 from stream_learner.ingest.source import Partition, RecordBatch, Source
 
-KINDS = ["memory", "jsonl", "gzip", "parquet", "followed", "archived_gzip", "archived_parquet", "kafka"]
+KINDS = ["memory", "jsonl", "gzip", "parquet", "followed", "archived_gzip", "archived_parquet", "kafka", "confluent"]
+BROKERS = {"kafka", "confluent"}
 _DEADLINE_S = 20.0
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=[pytest.mark.kafka] * (kind == "kafka")) for kind in KINDS])
+@pytest.fixture(params=[pytest.param(kind, marks=[pytest.mark.kafka] * (kind in BROKERS)) for kind in KINDS])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     forms = {
         "memory": InMemory,
@@ -28,6 +29,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
         "archived_gzip": lambda: InFiles(tmp_path / "log", "jsonl.gz", archived=True),
         "archived_parquet": lambda: InFiles(tmp_path / "log", "parquet", archived=True),
         "kafka": lambda: InKafka(request.getfixturevalue("kafka")),
+        "confluent": lambda: InKafka(request.getfixturevalue("kafka"), client="confluent"),
     }
     made: World = forms[request.param]()
     return made
