@@ -67,7 +67,7 @@ class Decisions:
         if version is not None or not self._judge.due(slide.end):
             return version
         verdict = self._judge.verdict(slide, finite=self._learner.finite(), champion=self._publisher.champion)
-        self._tell(slide.number, {**verdict.to_json(), "drift": self._judge.drift_numbers()})
+        self._tell(slide.number, {**verdict.to_json(), "drift": self._judge.drift_numbers(slide.end)})
         self._means.judged(verdict)
         return self._act_on(verdict, slide)
 
@@ -98,7 +98,7 @@ class Decisions:
         before = self._publisher.champion
         self._learner.promote()
         occasion = self._means.occasion(verdict.to_json())
-        sample, observed = self._judge.sample(), self._judge.observed()
+        sample, observed = self._judge.sample(), self._judge.observed(slide.end)
         version = self._publisher.promoted(occasion, self._aggregates, sample, observed)
         self._means.published(slide.end, False)
         if before is not None and self._learner.has_previous:
@@ -108,7 +108,7 @@ class Decisions:
     def roll_back(self, to: int, slide_end: int, verdict: dict[str, Any]) -> Version:
         """Republishes an older version under a new number: the pointer never moves back."""
         self._means.settle()  # its files may still be waiting to be written
-        sample, observed = self._judge.sample(), self._judge.observed()
+        sample, observed = self._judge.sample(), self._judge.observed(slide_end)
         version = self._publisher.rolled_back(self._means.occasion(verdict), to, sample, observed)
         self._means.published(slide_end, True)
         return version

@@ -326,7 +326,7 @@ class Worker:
 
     def _judged(self, verdict: Verdict) -> None:
         self.tally.judged(verdict.passed)
-        self.around.metrics.verdict(passed=verdict.passed, psi=self.judge.psi, gain=verdict.gain())
+        self.around.metrics.verdict(passed=verdict.passed, psi=verdict.psi, gain=verdict.gain())
 
     def _published(self, slide_end: int, rollback: bool) -> None:
         """Evidence, drift reference and the list of slides in quarantine start afresh with every version."""

@@ -60,8 +60,6 @@ class Judge:
         self._floored = sorted(config.gate.slices)
         self.canary = Canary(config.canary)
         self._ranked = config.gate.min_auc is not None
-        self.psi: dict[str, float] = {}  # of the last verdict
-        self._shares: dict[str, Any] = {}  # the same
         self._sample: ExampleBatch | None = None  # rows of the last slide in which something matured
 
     def in_span(self, times: NDArray[np.int64], slide: int) -> NDArray[np.bool_]:
@@ -133,12 +131,11 @@ class Judge:
 
     def verdict(self, slide: Slide, *, finite: bool, champion: int | None) -> Verdict:
         """The gate's answer for this slide, with every number it used."""
-        self.psi, self._shares = self.drift.psi(slide.end), self.drift.shares(slide.end)
         question = Question(
             slide=slide.number,
             slide_end=slide.end,
             finite=finite,
-            psi=self.psi,
+            psi=self.drift.psi(slide.end),
             parent=champion,
             baselines=self._baselines(),
             auc=self.board.window("candidate", max(self.windows))["auc"] if self._ranked else math.nan,
@@ -159,9 +156,9 @@ class Judge:
         self.canary.end()
         self.drift.published(slide_end, score)
 
-    def drift_numbers(self) -> dict[str, Any]:
-        """What the drift detectors say, for the verdict's record; NaN as None."""
-        finite: dict[str, Any] = finite_or_none({**self.drift.numbers(), "shares": self._shares})
+    def drift_numbers(self, at: int) -> dict[str, Any]:
+        """What the drift detectors say at `at` (us), for the verdict's record; NaN as None."""
+        finite: dict[str, Any] = finite_or_none({**self.drift.numbers(), "shares": self.drift.shares(at)})
         return finite
 
     def slice_metrics(self) -> dict[str, Any]:
@@ -173,8 +170,9 @@ class Judge:
             for name, number in self.slices.numbers().items()
         }
 
-    def observed(self) -> Observed:
-        """What a version's card tells beside its metrics: the candidate, over the longest window."""
+    def observed(self, at: int) -> Observed:
+        """What the card of a version made at `at` (us) tells beside its metrics: the candidate, over the longest
+        window."""
         longest = max(self.windows, default=None)
         slices = {name: self.board.slice("candidate", n, longest) for name, n in self.slices.numbers().items()}
         matured = self.drift.inputs.matured_sample()
@@ -182,7 +180,7 @@ class Judge:
             span=None if longest is None else str(longest),
             slices=finite_or_none(slices),
             reliability=self.board.reliability("candidate", longest),
-            psi=dict(self.psi),
+            psi=self.drift.psi(at),
             findings=[finding.to_json() for finding in self.drift.current],
             matured=matured,
         )

@@ -15,6 +15,6 @@ class Observed:
     span: str | None  # what slices and reliability are taken over: the longest of `judging.windows`; None = all
     slices: dict[str, Any]  # the candidate's metrics by slice
     reliability: list[dict[str, float]]  # as `metrics.reliability`, of the candidate's scores at arrival
-    psi: dict[str, float]  # by feature, as of the last verdict
+    psi: dict[str, float]  # by feature, when the version is made
     findings: list[dict[str, Any]]  # of drift, that stand
     matured: ExampleBatch | None  # up to 2,048 labelled examples; None before the first

@@ -19,6 +19,7 @@ from stream_learner.learning.encoder import Tensor
 from stream_learner.learning.model import ConversionModel, by_member, input_signature
 from stream_learner.learning.models import build_network
 from stream_learner.learning.optimizers import Adam, make_slots, step_dense
+from stream_learner.learning.shapes import filled, rows_given
 from stream_learner.settings import Config, Ensemble
 
 HEADS = ("dp", "tn")
@@ -46,7 +47,7 @@ class DelayHeads:
         self._rows = config.learning.batch_size
         self.variables = self._named()
         label = tf.TensorSpec([None], tf.float32)
-        signature = [*input_signature(model.features), label, label]
+        signature = [*input_signature(model.features), label, label, tf.TensorSpec([], tf.int32)]
         self._step = tf.function(self._traced_step, input_signature=signature, autograph=False)
 
     def probabilities(self, vectors: list[Tensor], dense: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,8 +70,10 @@ class DelayHeads:
         if not int(self._count.numpy()):
             self._begin(labels, told)
         for start in range(0, len(labels), self._rows):
-            part = slice(start, start + self._rows)
-            self._step(ids[part], scaled[part], time[part], labels[part], told[part])
+            part = slice(start, min(start + self._rows, len(labels)))
+            rows = part.stop - start
+            columns = (filled(column[part], rows_given(rows)) for column in (ids, scaled, time, labels, told))
+            self._step(*columns, rows)
 
     def _begin(self, labels: NDArray[np.float32], told: NDArray[np.float32]) -> None:
         """Both start at the rates of the first examples."""
@@ -88,7 +91,9 @@ class DelayHeads:
             out.append(by_member(logits, tf.shape(dense)[0])[:, 0] + self._offsets[number])
         return out
 
-    def _traced_step(self, ids: Tensor, scaled: Tensor, time: Tensor, labels: Tensor, in_time: Tensor) -> Tensor:
+    def _traced_step(
+        self, ids: Tensor, scaled: Tensor, time: Tensor, labels: Tensor, in_time: Tensor, count: Tensor
+    ) -> Tensor:
         rows = self._model.encoder.rows(ids)
         vectors = [tf.gather(table, rows[name]) for name, table in self._model.tables.items()]
         dense = self._model.encoder.dense_of(scaled, time)
@@ -97,8 +102,8 @@ class DelayHeads:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             dp, tn = self._logits(weights, vectors, dense)
-            loss = tf.reduce_mean(log_losses(dp, delayed, 1 - delayed))
-            loss += tf.reduce_mean(among * log_losses(tn, negative, 1 - negative))
+            losses = log_losses(dp, delayed, 1 - delayed) + among * log_losses(tn, negative, 1 - negative)
+            loss = tf.reduce_mean(losses[:count])
         gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
         sound = tf.reduce_all(tf.stack([tf.reduce_all(tf.math.is_finite(g)) for g in gradients]))
         tf.cond(sound, lambda: self._move(gradients), lambda: tf.constant(False))

@@ -16,6 +16,7 @@ from stream_learner.learning.delayed import served
 from stream_learner.learning.encoder import Encoder, Tensor
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.models import build_network
+from stream_learner.learning.shapes import filled, rows_given
 from stream_learner.learning.tables import first_vectors
 from stream_learner.settings import Config
 
@@ -89,8 +90,10 @@ class ConversionModel:
         """`logits` of numpy columns of any length, float32 [n]; `scaled` as of `FeatureSchema.transformed`."""
         scores = np.empty(len(time), np.float32)
         for start in range(0, len(time), SCORE_ROWS):
-            part = slice(start, start + SCORE_ROWS)
-            scores[part] = self._score(ids[part], scaled[part], time[part]).numpy()
+            part = slice(start, min(start + SCORE_ROWS, len(time)))
+            rows = rows_given(part.stop - start)
+            columns = (filled(column[part], rows) for column in (ids, scaled, time))
+            scores[part] = self._score(*columns)[: part.stop - start].numpy()
         return scores
 
     def _logits(self, ids: Tensor, dense: Tensor, time: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_learner.learning.model import ConversionModel
+from stream_learner.learning.shapes import filled, rows_given
 from stream_learner.learning.training import Trainer
 from stream_learner.settings import Config
 
@@ -78,10 +79,12 @@ class Plasticity:
 
     def _activations(self, inputs: tuple[NDArray[np.int64], F32, NDArray[np.int64]]) -> list[F32]:
         """Per hidden layer [rows, members, units]."""
-        ids, scaled, time = (column[:LOOKED_AT] for column in inputs)
+        columns = [column[:LOOKED_AT] for column in inputs]
+        rows = len(columns[0])
+        ids, scaled, time = (filled(column, rows_given(rows)) for column in columns)
         dense = self._model.encoder.dense_of(scaled, time)
         found = self._probe(self._model.network_inputs(ids, dense), training=False)
-        return [layer.numpy() for layer in (found if isinstance(found, list) else [found])]
+        return [layer[:rows].numpy() for layer in (found if isinstance(found, list) else [found])]
 
     def _dormant(self, activations: list[F32], threshold: float) -> list[NDArray[np.bool_]]:
         """Per hidden layer [members, units]: mean activation at most `threshold` of the mean of the layer."""

@@ -24,6 +24,7 @@ from stream_learner.learning.optimizers import (
     step_rows,
     table_optimizer,
 )
+from stream_learner.learning.shapes import filled, rows_given
 from stream_learner.settings import LabelMode, Learning
 
 
@@ -81,6 +82,7 @@ class Trainer:
             tf.TensorSpec([None, 3], tf.float32, "targets"),
             tf.TensorSpec([None], tf.float32, "weights"),
             tf.TensorSpec([None, learning.ensemble.members], tf.float32, "held"),
+            tf.TensorSpec([], tf.int32, "rows"),
         ]
         self.signature = [*input_signature(model.features), *wanted]
         self._step = tf.function(self._traced_step, input_signature=self.signature, autograph=False)
@@ -102,11 +104,13 @@ class Trainer:
         loss, `held` [B, members] the logits to hold to, NaN = none (with `alpha` 0 not looked at, and may be of no
         rows). When the loss or any gradient is not finite nothing at all is changed.
         """
-        loss, sound, rows, logits = self._step(ids, scaled, time, targets, weights, held)
+        columns = (filled(column, rows_given(len(time))) for column in (ids, scaled, time, targets, weights))
+        held = filled(held, rows_given(len(time))) if len(held) else held
+        loss, sound, rows, logits = self._step(*columns, held, len(time))
         if sound:
             for name, moved in self.moved.items():
                 moved.step(rows[name].numpy())
-        return Step(float(loss.numpy()), bool(sound), logits.numpy())
+        return Step(float(loss.numpy()), bool(sound), logits[: len(time)].numpy())
 
     def boost(self, times: float) -> None:
         """What the coming steps are multiplied by, where that is configured."""
@@ -149,7 +153,7 @@ class Trainer:
         return {f"slot/table/{table}/{kind}": slot for kind, slot in self._table_slots[table].items()}
 
     def _traced_step(
-        self, ids: Tensor, scaled: Tensor, time: Tensor, targets: Tensor, weights: Tensor, held: Tensor
+        self, ids: Tensor, scaled: Tensor, time: Tensor, targets: Tensor, weights: Tensor, held: Tensor, count: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
         self.traces["step"] += 1  # Python runs only while TensorFlow traces
         found = {name: tf.unique(rows) for name, rows in self._model.encoder.rows(ids).items()}
@@ -160,7 +164,7 @@ class Trainer:
         dense = self._model.encoder.dense_of(scaled, time)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([*vectors.values(), *values])
-            log_loss, logits, objective, state = self._loss(vectors, dense, values, (targets, weights, held))
+            log_loss, logits, objective, state = self._loss(vectors, dense, values, (targets, weights, held), count)
         by_vector, by_weight = tape.gradient(objective, (vectors, values), unconnected_gradients="zero")
         by_row = {
             name: tf.math.unsorted_segment_sum(by_vector[name], unique.idx, tf.size(unique.y))
@@ -173,10 +177,16 @@ class Trainer:
         return log_loss, sound, rows, logits
 
     def _loss(
-        self, vectors: dict[str, Tensor], dense: Tensor, weights: list[Tensor], wanted: tuple[Tensor, Tensor, Tensor]
+        self,
+        vectors: dict[str, Tensor],
+        dense: Tensor,
+        weights: list[Tensor],
+        wanted: tuple[Tensor, Tensor, Tensor],
+        count: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """Mean log loss; logits by member; what is minimised: the weighted log loss of every member, its distance from
-        the logits it is held to, and losses the network adds of its own; and the network's state afterwards."""
+        the logits it is held to, and losses the network adds of its own; and the network's state afterwards. Means are
+        of the first `count` rows; those behind them fill up."""
         targets, importance, held = wanted
         state = [value.read_value() for value in self._state]
         logits, state, extra = self._model.network.stateless_call(
@@ -185,11 +195,11 @@ class Trainer:
         logits = by_member(logits, tf.shape(targets)[0])
         positive, negative = self._counts(targets, self._model.served(logits), list(vectors.values()), dense)
         logits = logits + self._model.offset
-        log_loss = tf.reduce_mean(log_losses(combined(logits), positive, negative))
+        log_loss = tf.reduce_mean(log_losses(combined(logits), positive, negative)[:count])
         losses = importance[:, None] * log_losses(logits, positive[:, None], negative[:, None])
         if self._alpha:
             losses += self._alpha * tf.square(logits - tf.where(tf.math.is_nan(held), tf.stop_gradient(logits), held))
-        each = tf.reduce_mean(losses, axis=0)
+        each = tf.reduce_mean(losses[:count], axis=0)
         return log_loss, logits, tf.add_n([tf.reduce_sum(each), *extra]), state
 
     def _counts(self, targets: Tensor, scores: Tensor, vectors: list[Tensor], dense: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from stream_learner.changes import Changed
 from stream_learner.errors import LearningError
 from stream_learner.learning.learner import Learned
 from stream_learner.learning.model import arrays_of, assign_all
+from stream_learner.learning.shapes import filled, rows_given
 from stream_learner.next_item.card import Listed
 from stream_learner.next_item.catalogue import Catalogue
 from stream_learner.next_item.index import SessionIndex
@@ -131,7 +132,8 @@ class RankingLearner:
         config, champion = self._config.network, self.champion.network
         if not config.distillation or not self.has_champion or champion is None or not len(again):
             return None
-        logits = champion.logits(tf.constant(again.items[:, ::-1].copy()))
+        latest_first = filled(again.items[:, ::-1], rows_given(len(again)))
+        logits = champion.logits(tf.constant(latest_first))[: len(again)]
         known = tf.constant((shares >= 0) & ~self._renewed)[None, :]
         top = tf.math.top_k(tf.where(known, logits, _NEVER), min(config.distilled, self.champion.height))
         items = max(int(np.count_nonzero(shares >= 0)), 1)

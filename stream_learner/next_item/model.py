@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stream_learner import settings
 from stream_learner.learning.encoder import Tensor
 from stream_learner.learning.model import arrays_of, assign_all
+from stream_learner.learning.shapes import filled, rows_given
 from stream_learner.learning.tables import PADDING
 from stream_learner.next_item.index import SessionIndex
 from stream_learner.next_item.neighbours import NeighbourIndex
@@ -83,9 +84,12 @@ class RankingModel:
     def top(self, context: U64, k: int) -> tuple[NDArray[np.int32], F32]:
         """Table rows and scores of the k best, [n, k] each, best first, of equals the lower row; -inf where there are
         fewer items. `context`: fingerprints [n, R], latest first."""
-        parts = [self._top(context[part].view(np.int64), k) for part in self._parts(len(context))]
-        rows = [part[0].numpy() for part in parts] or [np.zeros((0, k), np.int32)]
-        scores = [part[1].numpy() for part in parts] or [np.zeros((0, k), np.float32)]
+        rows, scores = [np.zeros((0, k), np.int32)], [np.zeros((0, k), np.float32)]
+        for part in self._parts(len(context)):
+            count = part.stop - part.start
+            found = self._top(filled(context[part], rows_given(count)).view(np.int64), k)
+            rows.append(found[0][:count].numpy())
+            scores.append(found[1][:count].numpy())
         return np.concatenate(rows), np.concatenate(scores)
 
     def _parts(self, count: int) -> list[slice]:

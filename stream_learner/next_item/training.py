@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stream_learner.learning.encoder import Tensor
 from stream_learner.learning.optimizers import Adam, make_slots, step_dense, step_rows
+from stream_learner.learning.shapes import rows_given
 from stream_learner.next_item.network import ItemNetwork, unit
 from stream_learner.next_item.sessions import F32, I64
 
@@ -37,6 +38,11 @@ class Sequences:
     def joined(self, other: Sequences) -> Sequences:
         pairs = ((getattr(self, name), getattr(other, name)) for name in ("items", "targets", "weights"))
         return Sequences(*(np.concatenate(pair) for pair in pairs))
+
+    def filled(self, rows: int) -> Sequences:
+        """The first one repeated in front, up to so many, with nothing to learn in the copies."""
+        copies = self.take(np.zeros(rows - len(self), np.int64))
+        return Sequences(copies.items, np.zeros_like(copies.targets), np.zeros_like(copies.weights)).joined(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,7 @@ class NetworkTrainer:
         """Mean loss per target before the step, and whether it was taken: not where anything is not finite."""
         if reminder is None:
             reminder = Reminder(np.zeros((0, 1), np.int32), np.zeros((0, 1), np.float32), 0.0)
+        batch = batch.filled(rows_given(len(batch)))
         told = reminder.rows, reminder.logits, np.float32(reminder.weight)
         loss, taken = self._step(batch.items, batch.targets, batch.weights, negatives.rows, negatives.log_q, *told)
         return float(loss), bool(taken)
@@ -188,9 +195,9 @@ class NetworkTrainer:
     def _distillation(self, last: Tensor, directions: Tensor, told_at: Tensor, told: Tensor) -> Tensor:
         """Mean cross-entropy to what was said, over its top rows, for the last sequences of the batch."""
         count = tf.shape(told)[0]
-        ours = tf.einsum("bd,btd->bt", last[tf.shape(last)[0] - count :], tf.gather(directions, told_at))
+        ours = tf.reduce_sum(last[tf.shape(last)[0] - count :, None, :] * tf.gather(directions, told_at), axis=2)
         logs = tf.nn.log_softmax(self._network.config.scale * ours)
-        losses = -tf.reduce_sum(tf.nn.softmax(told) * logs, axis=1)
+        losses = -tf.reduce_sum(tf.exp(tf.nn.log_softmax(told)) * logs, axis=1)
         return tf.math.divide_no_nan(tf.reduce_sum(losses), tf.cast(count, tf.float32))
 
     def _move(self, rows: Tensor, by_vector: Tensor, by_weight: list[Tensor], state: list[Tensor]) -> Tensor:

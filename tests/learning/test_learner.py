@@ -340,7 +340,8 @@ def test_every_graph_is_built_before_the_first_row_and_never_again():
     learner.restart(replay, 9, 2)
     assert [dict(part.traces) for part in (*learner._models(), learner._trainer)] == built
     assert learner.retraces == 0
-    learner._trainer._traced_step(*(tf.zeros([2, *spec.shape[1:]], spec.dtype) for spec in learner._trainer.signature))
+    *columns, count = learner._trainer.signature
+    learner._trainer._traced_step(*(tf.zeros([2, *c.shape[1:]], c.dtype) for c in columns), tf.constant(2, count.dtype))
     assert learner.retraces == 1  # Python ran again: counted
 
 
