@@ -388,6 +388,8 @@ class Worker:
         self._retrying(lambda: self.around.announcer.announce(message), "announcement")
         if publisher is self._first:
             self.around.metrics.serving(self._retrying(lambda: publisher.checkpoints.read(version), "versions"))
+        if self.next_item is not None and publisher is self.next_item.publisher:
+            self.around.metrics.ranking_version.set(version)
 
     def _prune(self, publisher: AnyPublisher, pins: Iterable[int]) -> None:
         """Step 9."""

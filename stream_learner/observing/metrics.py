@@ -291,7 +291,6 @@ class WorkerMetrics:
         self.ranking_coverage.set(task.surface.coverage)
         self.catalogue_items.set(len(task.catalogue))
         self.session_events.set(len(task.store.items))
-        self.ranking_version.set(task.publisher.champion or 0)
 
     # ---- the list ------------------------------------------------------------------------------------------------
 
@@ -431,7 +430,7 @@ class WorkerMetrics:
             "Time of the newest event that the version in service knows, since the epoch",
         )
         self.version_size = self._gauge("version_size_bytes", "Size of the version in service, all its files")
-        self.ranking_version = self._gauge("ranking_version", "Number of next_item's champion, 0 = none")
+        self.ranking_version = self._gauge("ranking_version", "Number of next_item's version in service, 0 = none")
         self.publish_duration = self._histogram("publish_duration_seconds", "Time to write and check a version")
         self.snapshot_duration = self._histogram("snapshot_duration_seconds", "Time to write a snapshot")
         self.snapshot_size_bytes = self._gauge("snapshot_size_bytes", "Size of the last snapshot")

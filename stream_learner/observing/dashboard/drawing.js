@@ -92,6 +92,8 @@ export function gain(id, points, published, moved) {
   }));
 }
 
+let onHeat = null;
+
 export function heat(id, times, features, cells, chosen) {
   const chart = draw(id, (tint) => ({
     grid: { left: 8, right: 14, top: 8, bottom: 34, containLabel: true },
@@ -105,8 +107,15 @@ export function heat(id, times, features, cells, chosen) {
       inRange: { color: [tint.card, "#f3c97a", "#d65a34"] } },
     series: [{ type: "heatmap", data: cells }],
   }));
-  chart.off("click");
-  chart.on("click", (event) => chosen(features[event.value[1]], event.value[0]));
+  const zr = chart.getZr();
+  if (onHeat) zr.off("click", onHeat);
+  onHeat = ({ offsetX, offsetY }) => {  // on a square, or beside them on a feature's name
+    const here = [offsetX, offsetY], row = [chart.getWidth() - 16, offsetY], inside = chart.containPixel("grid", here);
+    if (!chart.containPixel("grid", row)) return;
+    const [x, y] = chart.convertFromPixel("grid", inside ? here : row);
+    chosen(features[y], inside ? x : null);
+  };
+  zr.on("click", onHeat);
 }
 
 // How values are spread over the same bins, now and in the reference.

@@ -20,7 +20,7 @@ export function show(asked) {
   options(page.feature, features, features, feature);
   options(page.look, recent.map((v) => v.slide_end).reverse(), times.toReversed(), look?.slide_end);
   const cells = recent.flatMap((v, x) => features.map((name, y) => [x, y, v.psi[name] ?? 0]));
-  drawing.heat("heat", times, features, cells, (name, x) => choose(name, recent[x].slide_end));
+  drawing.heat("heat", times, features, cells, (name, x) => choose(name, x === null ? null : recent[x].slide_end));
   drawing.lines("one", [{ name: `PSI of ${feature ?? "–"}`, colour: LOOKS.bad,
     data: recent.map((v) => [at(v), number(v.psi[feature])]) }], { mark: 0.25, yAxis: { scale: false } });
   const { bins, now, reference } = look?.drift?.shares?.[feature] ?? { bins: [], now: [], reference: [] };
