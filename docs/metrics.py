@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream_learner.observing.metrics import documented
+from stream_learner.observing.metric_list import documented
 
 HEAD = """# Metrics
 

@@ -22,7 +22,7 @@ import yaml
 from benchmarks.growth.costs import Case, config
 from stream_learner import config as configs
 from stream_learner.events import EventBatch, EventSchema, ExampleBatch
-from stream_learner.observing.metrics import resident_bytes
+from stream_learner.observing.metric_list import resident_bytes
 from stream_learner.settings import Config
 
 NUMBERS = 40  # of an example: numeric features and aggregates

@@ -17,7 +17,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.common import BigValueGraphMode, LegendDisplayMode, LegendPlacement
 
-from stream_learner.observing.metrics import Documented, documented
+from stream_learner.observing.metric_list import Documented, documented
 
 FILE = Path(__file__).with_name("stream-learner.json")
 _ONE = '{job=~"$job", instance=~"$instance"}'  # the workers chosen

@@ -17,7 +17,8 @@ from stream_learner.durable import BAD_JSON
 from stream_learner.errors import ConfigError, StreamLearnerError
 from stream_learner.observing.health import Health
 from stream_learner.observing.history import History
-from stream_learner.observing.metrics import PREFIX, WorkerMetrics
+from stream_learner.observing.metric_list import PREFIX
+from stream_learner.observing.metrics import WorkerMetrics
 from stream_learner.publishing.card import HTML
 from stream_learner.publishing.checkpoints import Checkpoints
 from stream_learner.publishing.operating import Whereabouts, noted, reading

@@ -15,7 +15,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from stream_learner.observing.metrics import documented
+from stream_learner.observing.metric_list import documented
 
 RULES = DEPLOY / "prometheus" / "rules.yaml"
 _SUFFIXES = ("_bucket", "_sum", "_count")

@@ -10,7 +10,7 @@ from readme import ROOT, text
 
 from stream_learner import config as configs
 from stream_learner.errors import FatalError
-from stream_learner.observing.metrics import documented
+from stream_learner.observing.metric_list import documented
 from stream_learner.running import EXIT_SHUTDOWN_TIMEOUT
 from stream_learner.settings import Config
 

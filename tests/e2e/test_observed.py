@@ -19,7 +19,7 @@ from processes import Background, changed, write_config
 from prometheus_client.parser import text_string_to_metric_families
 from shops import CONFIG, last_closed_slide_end, shop_events, write_shop
 
-from stream_learner.observing.metrics import documented
+from stream_learner.observing.metric_list import documented
 
 EVENTS = 8_000
 _REFUSED = -1

@@ -8,7 +8,7 @@ from lives import Worker
 from test_kafka_gaps import Log, Open, clicks, opened, patient
 
 from stream_learner.journal import MemoryJournal
-from stream_learner.observing.metrics import resident_bytes
+from stream_learner.observing.metric_list import resident_bytes
 
 __all__ = ["opened"]  # the fixture
 

@@ -29,7 +29,8 @@ from stream_learner.learning.id_tables import IdTable
 from stream_learner.learning.learned import Learned
 from stream_learner.learning.plasticity import Condition
 from stream_learner.learning.replay import Replay
-from stream_learner.observing.metrics import BOUNDS, GAINS, WorkerMetrics, documented, resident_bytes
+from stream_learner.observing.metric_list import BOUNDS, GAINS, documented, resident_bytes
+from stream_learner.observing.metrics import WorkerMetrics
 from stream_learner.publishing.manifest import FileSum
 from stream_learner.settings import Config, Duration
 from stream_learner.tally import Tally
