@@ -46,6 +46,7 @@ def verdicts(outcome: Outcome) -> list[dict[str, Any]]:
     return [json.loads(line) for line in outcome.verdicts.splitlines()]
 
 
+@pytest.mark.timeout(900)  # seven runs of four models, one after the other
 def test_a_bad_model_loses_and_a_killed_race_comes_to_the_same_winners(tmp_path: Path) -> None:
     events = write_shop(tmp_path / "events", EVENTS)
     path = write_config(tmp_path / "config.yaml", RACE)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from processes import Background, assert_equal, changed, learner, to_the_end, write_config
 from shops import CONFIG, events_in, grow, last_closed_slide_end, write_shop
 
@@ -65,6 +66,7 @@ def newest_state(state: Path, folder: Path) -> dict[str, Any]:
     return snapshot.state
 
 
+@pytest.mark.timeout(900)
 def test_a_user_is_forgotten_by_a_killed_worker_and_in_a_replay(tmp_path: Path) -> None:
     whole, live, state = write_shop(tmp_path / "whole", EVENTS), tmp_path / "live", tmp_path / "state"
     grow(live, whole, 0.0, 0.6)

@@ -34,6 +34,7 @@ def lines(outcome: Outcome, kind: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, outcome.verdicts.splitlines()) if line.get("kind") == kind]
 
 
+@pytest.mark.timeout(900)
 def test_history_is_gone_through_several_times_then_the_stream(tmp_path: Path) -> None:
     events = write_shop(tmp_path / "events", EVENTS)
     warm, cold = (write_config(tmp_path / name, config) for name, config in (("w.yaml", WARM), ("c.yaml", OFTEN)))
@@ -63,6 +64,7 @@ def test_a_warm_start_that_cannot_be_is_refused(values: dict[str, Any], message:
         configs.parse(json.dumps(changed(WARM, **values)))
 
 
+@pytest.mark.timeout(900)
 def test_a_budget_that_follows_the_machine_is_journaled_and_replayed(tmp_path: Path) -> None:
     """So small a share that any machine is too slow for it; the replay's own machine decides nothing."""
     events = write_shop(tmp_path / "events", EVENTS)
