@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("parquet", "remote")  # of the image, as the Dockerfile has them
+EXTRAS = ("fast", "parquet", "remote")  # of the image, as the Dockerfile has them
 IMAGE = {
     "python_version": "3.12",
     "python_full_version": "3.12.0",
