@@ -10,6 +10,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,15 @@ def volume_full(stage: Stage, cut: Cut, own: Settings) -> None:
 def volume_read_only(stage: Stage, cut: Cut, own: Settings) -> None:
     """The folder of checkpoints cannot be written to."""
     life = stage.held(cut, {**own, **_PATIENT})
-    stage.volume.set_read_only()
+    stage.volume.set_read_only(partial(_go_on_a_little, life))
     _noticed(stage, life, stage.volume.set_writable)
     stage.end(life, str(cut), 0)
+
+
+def _go_on_a_little(life: Life) -> None:
+    life.send(signal.SIGCONT)
+    time.sleep(0.02)
+    life.send(signal.SIGSTOP)
 
 
 def _noticed(stage: Stage, life: Life, undo: Callable[[], None]) -> None:

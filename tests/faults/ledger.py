@@ -31,9 +31,10 @@ class Ledger:
     def install(self) -> None:
         """Wraps intake and worker, once, in a process that is about to run a worker."""
         from stream_learner import worker
+        from stream_learner.learning.learner import Learner
 
         self._install_intake(worker.Intake)
-        without_repeats, learn, capture = worker.Worker._without_repeats, worker.Learner.learn, worker.Worker._capture
+        without_repeats, learn, capture = worker.Worker._without_repeats, Learner.learn, worker.Worker._capture
         restore = worker.Worker.restore
 
         def accepted(this: Any, slide: Any) -> Any:
@@ -61,7 +62,7 @@ class Ledger:
         worker.Worker.restore = restored  # type: ignore[method-assign]
         worker.Worker._capture = captured  # type: ignore[method-assign]
         worker.Worker._without_repeats = accepted  # type: ignore[method-assign]
-        worker.Learner.learn = learned  # type: ignore[method-assign]
+        Learner.learn = learned  # type: ignore[method-assign]
 
     def _install_intake(self, intake: Any) -> None:
         start, take = intake.start, intake._take

@@ -64,17 +64,18 @@ def install(stop: Stop) -> None:
     """Wraps everything, once, in a process that is about to run a worker."""
     from stream_learner import journal, snapshot_writing, snapshots, worker, writer
     from stream_learner.ingest import dead_letters, files, kafka
+    from stream_learner.learning.learner import Learner
     from stream_learner.publishing import announce, checkpoints, export, publisher, storage, verdict_log
 
     around(worker.Worker, "run_slide", "1 slide", stop)
     around(worker.Aggregates, "step", "1 aggregates", stop)
     around(worker.Attribution, "step", "1 attribution", stop)
-    around(worker.Learner, "learn", "1 learner", stop)
+    around(Learner, "learn", "1 learner", stop)
     around(verdict_log.VerdictLog, "append", "2 verdict", stop)
-    around(worker.Learner, "promote", "2 learner", stop)
+    around(Learner, "promote", "2 learner", stop)
     around(publisher.Publisher, "promoted", "2 publisher", stop)
     around(worker.Parts, "capture", "3 parts", stop)
-    around(worker.Learner, "changes", "3 learner", stop)
+    around(Learner, "changes", "3 learner", stop)
     around(writer.Writer, "submit", "3 writer", stop)
     around(dead_letters.FileDeadLetters, "flush", "4 letters", stop)
     around(publisher.Publisher, "write", "5 version", stop)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 SIZE_BYTES = 256 << 20
@@ -37,8 +38,9 @@ class Volume:
     def free(self) -> None:
         (self.path / _BALLAST).unlink(missing_ok=True)
 
-    def set_read_only(self) -> None:
-        """Waits for files that are open for writing to be closed. Raises `CalledProcessError` when one stays open."""
+    def set_read_only(self, nudge: Callable[[], None]) -> None:
+        """Waits for files that are open for writing to be closed, and nudges whoever was stopped with one in hand.
+        Raises `CalledProcessError` when one stays open."""
         deadline = time.monotonic() + _BUSY_S
         while True:
             try:
@@ -46,7 +48,7 @@ class Volume:
             except subprocess.CalledProcessError:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(0.02)
+                nudge()
 
     def set_writable(self) -> None:
         _run("mount", "-o", "remount,rw", str(self.path))
