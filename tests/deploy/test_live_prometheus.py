@@ -94,6 +94,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     # A week of the season is too long to wait for: join health is judged after half an hour.
     config = changed(CONFIG, source__files=files, observing=observing, quarantine__warm_up="30m")
     config = changed(config, tasks=["conversion", "next_item"], next_item=TASK)  # each has metrics of its own
+    config = changed(config, challengers={"quick": {"learning": {"learning_rate": 0.01}}})
     path = write_config(folder / "config.yaml", config)
     with Background(folder, "run", "-c", path, "--state", folder / "state") as worker:
         address = re.search(r"http://([\d.]+:\d+)", worker.wait_for_log("metrics and health at"))

@@ -154,7 +154,7 @@ def open_versions(folder: Path) -> Check:
     for place, content in whole.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_bytes(content)
-    listing = argparse.Namespace(config=None, state=folder, action="list", json=False)
+    listing = argparse.Namespace(config=None, state=folder, model=None, action="list", json=False)
 
     def check(case: Case) -> None:
         (folder / case.place).write_bytes(case.content)
