@@ -125,24 +125,36 @@ def calibration(logits: Floats, labels: Floats, weights: Floats | None = None) -
     return Sums.of(logits, labels, weights).calibration
 
 
-def gauc(scores: Floats, labels: Floats, groups: NDArray[Any], weights: Floats | None = None) -> float:
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Whose each of n examples is, as far as GAUC asks: the same for every model that scored these examples."""
+
+    rows: NDArray[np.int64]  # of those with a positive example, ascending: the others have no AUC of their own
+    owner: NDArray[np.uint64]  # of each of `rows`, numbered from 0
+
+    @classmethod
+    def of(cls, labels: Floats, groups: NDArray[Any]) -> Owners:
+        """`groups`: ids of users, [n], of any integer type."""
+        winners = np.unique(groups[labels > 0.5])  # few, where positives are rare: the others need not be ranked
+        if not len(winners):
+            return cls(np.empty(0, np.int64), np.empty(0, np.uint64))
+        place = np.minimum(np.searchsorted(winners, groups), len(winners) - 1)
+        mine = np.flatnonzero(winners[place] == groups)
+        return cls(mine, place[mine].astype(np.uint64))
+
+
+def gauc(scores: Floats, labels: Floats, groups: NDArray[Any] | Owners, weights: Floats | None = None) -> float:
     """Grouped AUC: the mean of the users' own AUCs, weighted by their examples (Zhou et al., KDD 2018).
 
     Only groups (ids of users, [n], of any integer type) in which both classes occur have an AUC and count; NaN where
     there is none.
     """
-    positive = labels > 0.5
-    winners = np.unique(groups[positive])  # few, where positives are rare: the others need not be ranked
-    if not len(winners):
+    owners = groups if isinstance(groups, Owners) else Owners.of(labels, groups)
+    if not len(owners.rows):
         return math.nan
-    place = np.minimum(np.searchsorted(winners, groups), len(winners) - 1)
-    mine = np.flatnonzero(winners[place] == groups)
-    order = mine[np.lexsort((scores[mine], place[mine]))]
-    new_owner = _changes(place[order])
-    starts = np.flatnonzero(new_owner | _changes(scores[order]))
-    negatives, positives = _masses(positive[order], _weights(labels, weights)[order], starts)
-    firsts = np.flatnonzero(new_owner[starts])  # per group, its first score
-    members = np.diff(np.append(firsts, len(starts)))
+    new_owner, negatives, positives = _counts_by_owner(scores[owners.rows], labels[owners.rows], owners, weights)
+    firsts = np.flatnonzero(new_owner)  # per group, its first score
+    members = np.diff(np.append(firsts, len(new_owner)))
     below = np.cumsum(negatives) - negatives
     below -= np.repeat(below[firsts], members)
     won = np.add.reduceat(positives * (below + negatives / 2), firsts)
@@ -150,6 +162,21 @@ def gauc(scores: Floats, labels: Floats, groups: NDArray[Any], weights: Floats |
     mass = np.add.reduceat(positives + negatives, firsts)
     two = pairs > 0
     return _ratio(float((mass[two] * won[two] / pairs[two]).sum()), float(mass[two].sum()))
+
+
+def _counts_by_owner(
+    scores: Floats, labels: Floats, owners: Owners, weights: Floats | None
+) -> tuple[NDArray[np.bool_], F64, F64]:
+    """The distinct scores of one owner after the other, ascending: whether it is its owner's first, and the weight of
+    negatives and positives at each. `scores` and `labels` are those of `owners.rows`."""
+    if scores.dtype == np.float32 and weights is None:  # plain numbers, owner above score above label, sort fast
+        packed = np.sort(owners.owner << np.uint64(33) | _ordered(scores) << np.uint64(1) | (labels > 0.5))
+        starts = np.flatnonzero(_changes(packed >> np.uint64(1)))
+        return _changes(packed[starts] >> np.uint64(33)), *_numbers(packed & np.uint64(1) > 0, starts)
+    order = np.lexsort((scores, owners.owner))
+    starts = np.flatnonzero(_changes(owners.owner[order]) | _changes(scores[order]))
+    masses = np.ones(len(scores)) if weights is None else weights[owners.rows].astype(np.float64)
+    return _changes(owners.owner[order][starts]), *_masses(labels[order] > 0.5, masses[order], starts)
 
 
 def ece(logits: Floats, labels: Floats, weights: Floats | None = None, bins: int = ECE_BINS) -> float:
@@ -195,7 +222,7 @@ def _equal_mass(mass: F64, bins: int) -> NDArray[np.int64]:
 
 
 def summary(
-    logits: Floats, labels: Floats, users: NDArray[Any] | None = None, sums: Sums | None = None
+    logits: Floats, labels: Floats, users: NDArray[Any] | Owners | None = None, sums: Sums | None = None
 ) -> dict[str, float]:
     """All metrics of one set, by name: those of `summary_of`, ece, and gauc where the users are known. `sums`: of the
     same examples, where they have been added up before."""

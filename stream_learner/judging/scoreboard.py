@@ -20,7 +20,7 @@ from stream_learner.judging import levels, metrics
 from stream_learner.judging.growing import GrowingColumn
 from stream_learner.judging.levels import LEVELS, Counts, LevelledSlide, on_levels
 from stream_learner.judging.maturity import Maturity
-from stream_learner.judging.metrics import Sums
+from stream_learner.judging.metrics import Owners, Sums
 from stream_learner.settings import Duration
 
 Logits = NDArray[np.float32]
@@ -60,6 +60,7 @@ class Scoreboard:
         self.maturity = Maturity(self._longest)
         self._now: int | None = None
         self._told: dict[tuple[int, int], dict[str, float]] = {}  # summaries asked for since the last `add`
+        self._owners: tuple[NDArray[np.bool_], Owners] | None = None  # the rows last asked for, and whose they are
         self._rows_ever = 0
         self._total = np.zeros((len(names), 4))  # lifetime sums: n, positives, loss, predicted
         self._ever: Counts | None = None  # [models, 2, LEVELS]
@@ -81,7 +82,7 @@ class Scoreboard:
         `at` is the slide's end in us. An empty slide is worth adding: it moves the windows.
         """
         self._now = at if self._now is None else max(self._now, at)
-        self._told.clear()
+        self._forget()
         if len(labels):
             origin = Origin.unknown(len(labels), self._features) if origin is None else origin
             nothing = np.full(len(labels), np.nan, np.float32)
@@ -93,7 +94,7 @@ class Scoreboard:
         """Whose examples those of these users (by fingerprint) were is no longer known; their scores stay counted."""
         held = self._users.view
         held[np.isin(held, users)] = MISSING_ID
-        self._told.clear()
+        self._forget()
 
     def __len__(self) -> int:
         """Examples held."""
@@ -165,8 +166,21 @@ class Scoreboard:
         """From the rows held, a mask of which is given (and changed); `sums`: theirs, where they are known."""
         logits = self._logits.view[:, model]
         chosen &= ~np.isnan(logits)
-        users = self._users.view[chosen]
-        return {**metrics.summary(logits[chosen], self._positive.view[chosen], users, sums), "auc_error_bound": 0.0}
+        positive = self._positive.view[chosen]
+        found = metrics.summary(logits[chosen], positive, self._owners_among(chosen, positive), sums)
+        return {**found, "auc_error_bound": 0.0}
+
+    def _owners_among(self, chosen: NDArray[np.bool_], positive: NDArray[np.bool_]) -> Owners:
+        """Of the rows chosen, whose labels are given. One model after the other is asked of the same rows, so the last
+        answer is remembered."""
+        if self._owners is None or not np.array_equal(self._owners[0], chosen):
+            self._owners = chosen, Owners.of(positive, self._users.view[chosen])
+        return self._owners[1]
+
+    def _forget(self) -> None:
+        """What was found of the rows held, which are others now."""
+        self._told.clear()
+        self._owners = None
 
     def _append(self, logits: Logits, positive: NDArray[np.bool_], origin: Origin) -> None:
         sums, judged = _sums(logits, positive), origin.judged
@@ -225,7 +239,7 @@ class Scoreboard:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._told.clear()
+        self._forget()
         self._now = None if state["now"] is None else int(state["now"])
         self._rows_ever = int(state["rows_ever"])
         self._total = state["total"].copy()

@@ -217,9 +217,8 @@ F = TypeVar("F", NDArray[np.float32], NDArray[np.float64])
 
 def transformed(numbers: F, logged: NDArray[np.bool_]) -> F:
     """[n, columns] raw -> sign(x) log(1 + |x|) in the `logged` columns, the others as they are."""
-    if logged.all():
-        values = np.abs(numbers)
-        return np.copysign(np.log1p(values, out=values), numbers, out=values)
-    values, part = numbers.copy(), numbers[:, logged]
-    values[:, logged] = np.copysign(np.log1p(np.abs(part)), part)
+    values = np.abs(numbers)
+    np.copysign(np.log1p(values, out=values), numbers, out=values)
+    for column in np.flatnonzero(~logged):  # few; a copy of the others costs several times this
+        values[:, column] = numbers[:, column]
     return values
