@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 
+_FEW = 4096  # keys that are looked up as they come: sorting them first would cost more than it saves
 _MERGE_SHARE = 8  # the young run is merged when it holds more than 1/8 of the main run
 
 
@@ -109,6 +110,11 @@ def _search(run: tuple[U64, I64], keys: U64) -> I64:
     sorted_keys, rows = run
     if not len(sorted_keys):
         return np.full(len(keys), -1, np.int64)
+    if len(keys) > _FEW and not (keys[1:] >= keys[:-1]).all():  # in order, searches share most of their way
+        order = np.argsort(keys)
+        out = np.empty(len(keys), np.int64)
+        out[order] = _search(run, keys[order])
+        return out
     at = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
     return np.where(sorted_keys[at] == keys, rows[at], -1)
 
