@@ -156,8 +156,15 @@ class Attribution:
         return len(gone)
 
     def capture(self) -> dict[str, Any]:
+        return self._state(self._pending.capture())
+
+    def changes(self) -> dict[str, Any]:
+        """As `capture`, but of the pending examples only what changed since the last of either, or since `restore`."""
+        return self._state(self._pending.changes())
+
+    def _state(self, pending: dict[str, Any]) -> dict[str, Any]:
         early = {} if self._early is None else {"early": self._early.capture()}
-        return {"pending": self._pending.capture(), "slides": self._slides, **early}
+        return {"pending": pending, "slides": self._slides, **early}
 
     def restore(self, state: dict[str, Any]) -> None:
         self._pending.restore(state["pending"])

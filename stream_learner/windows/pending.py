@@ -177,6 +177,10 @@ class Pending:
     def capture(self) -> dict[str, Any]:
         return self.tape.capture()
 
+    def changes(self) -> dict[str, Any]:
+        """As `capture`, but only the examples that came or got a positive since the last of either."""
+        return self.tape.changes()
+
     def restore(self, state: dict[str, Any]) -> None:
         self.tape.restore(state)
         self._index_all()

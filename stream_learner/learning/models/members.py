@@ -79,7 +79,7 @@ class MemberLayer(keras.layers.Layer):  # type: ignore[misc]
         self.bias = self.add_weight(name="bias", shape=(members, self._units), initializer="zeros")
 
     def call(self, inputs: Any) -> Any:
-        members, width, units = self.kernel.shape
+        members, width, _ = self.kernel.shape
         if members > 1:
             return self._activation(keras.ops.einsum("bmd,mdu->bmu", inputs, self.kernel) + self.bias)
         return _side_by_side(keras.ops.reshape(inputs, (-1, width)), self.kernel, None, self.bias, self._activation)
