@@ -100,6 +100,38 @@ class RowSet:
         return cls.of(np.flatnonzero(np.unpackbits(bits)))
 
 
+class Touched:
+    """The rows of some arrays of equal height, which may grow, that were written to since they were captured last."""
+
+    def __init__(self) -> None:
+        self.height = 0
+        self._rows = RowSet()
+
+    def reach(self, height: int) -> None:
+        """The arrays have at least so many rows now; the new ones are written."""
+        if height > self.height:
+            self._rows.add(np.arange(self.height, height))
+            self.height = height
+
+    def add(self, rows: I64) -> None:
+        """`rows`: int64 [k], below the height, each once."""
+        self._rows.add(rows)
+
+    def whole(self, **arrays: NDArray[Any]) -> dict[str, Any]:
+        """Copies of all rows; `changes` counts from here."""
+        self._rows.take()
+        return {name: array[: self.height].copy() for name, array in arrays.items()}
+
+    def changes(self, **arrays: NDArray[Any]) -> dict[str, Any]:
+        """The rows written since the last of either."""
+        rows = self._rows.take()
+        return {name: Changed(rows, array[rows], self.height) for name, array in arrays.items()}
+
+    def restored(self, height: int) -> None:
+        self._rows.take()
+        self.height = height
+
+
 def differing(one: NDArray[Any], other: NDArray[Any]) -> I64:
     """The rows in which two arrays of equal shape and type [n, d] differ in any bit (so -0.0 is not 0.0), ascending."""
     bits = np.dtype(f"u{one.dtype.itemsize}")

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_learner.changes import Touched
+
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 
@@ -42,6 +44,7 @@ class KeyIndex:
         self._young: tuple[U64, I64] = (np.empty(0, np.uint64), np.empty(0, np.int64))
         self._free = np.empty(0, np.int64)  # sorted ascending
         self._next_row = 0
+        self._touched = Touched()  # rows handed out or freed
 
     def __len__(self) -> int:
         return len(self._main[0]) + len(self._young[0])
@@ -70,6 +73,8 @@ class KeyIndex:
         order = np.argsort(first, kind="stable")
         new_rows = np.empty(len(unique), np.int64)
         new_rows[order] = self._allot(len(unique))
+        self._touched.reach(self._next_row)
+        self._touched.add(new_rows)
         rows[unknown] = new_rows[inverse]
         self._young = _merge(self._young, (unique, new_rows))
         if len(self._young[0]) * _MERGE_SHARE > len(self._main[0]):
@@ -83,20 +88,36 @@ class KeyIndex:
         self._main = _keep(self._main, gone)
         self._young = _keep(self._young, gone)
         self._free = np.union1d(self._free, rows)
+        self._touched.add(np.unique(rows))
 
     def items(self) -> tuple[U64, I64]:
         """All keys, sorted ascending, and their rows."""
         return _merge(self._main, self._young)
 
     def capture(self) -> dict[str, Any]:
-        keys, rows = self.items()
-        return {"keys": keys.copy(), "rows": rows.copy(), "free": self._free.copy(), "next_row": self._next_row}
+        """The key of each row, and which rows have none."""
+        return {**self._touched.whole(keys=self._by_row()), "free": self._free.copy()}
+
+    def changes(self) -> dict[str, Any]:
+        """As `capture`, but only the rows handed out or freed since the last of either, or since `restore`."""
+        return {**self._touched.changes(keys=self._by_row()), "free": self._free.copy()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._main = (state["keys"].astype(np.uint64), state["rows"].astype(np.int64))
+        keys, self._free = state["keys"], state["free"].astype(np.int64)
+        held = np.ones(len(keys), bool)
+        held[self._free] = False
+        rows = np.flatnonzero(held)
+        rows = rows[np.argsort(keys[rows])]
+        self._main = (keys[rows].astype(np.uint64), rows)
         self._young = (np.empty(0, np.uint64), np.empty(0, np.int64))
-        self._free = state["free"].astype(np.int64)
-        self._next_row = int(state["next_row"])
+        self._next_row = len(keys)
+        self._touched.restored(self._next_row)
+
+    def _by_row(self) -> U64:
+        keys = np.zeros(self._next_row, np.uint64)
+        for held, rows in (self._main, self._young):
+            keys[rows] = held
+        return keys
 
     def _allot(self, count: int) -> I64:
         reused = self._free[:count]

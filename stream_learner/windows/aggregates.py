@@ -15,6 +15,7 @@ purchases add to its own, in expectation. When a key was last seen is no count a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,11 +164,25 @@ class Aggregates:
         return {key: len(table.index) for key, table in self._tables.items()}
 
     def capture(self) -> dict[str, Any]:
+        parts = self._parts().items()
+        return {kind: {name: part.capture() for name, part in named.items()} for kind, named in parts} | self._rest()
+
+    def changes(self) -> dict[str, Any]:
+        """As `capture`, but of what is kept by key only the rows that changed since the last of either, or since
+        `restore`."""
+        parts = self._parts().items()
+        return {kind: {name: part.changes() for name, part in named.items()} for kind, named in parts} | self._rest()
+
+    def _parts(self) -> dict[str, Mapping[str, KeyTable | Owners | DistinctCounts | Ranks]]:
         return {
-            "tables": {key: table.capture() for key, table in self._tables.items()},
-            "owners": {"/".join(names): owners.capture() for names, owners in self._owners.items()},
-            "distincts": {str(n): distinct.capture() for n, distinct in enumerate(self._distincts)},
-            "ranks": {str(n): ranks.capture() for n, ranks in enumerate(self._ranks)},
+            "tables": self._tables,
+            "owners": {"/".join(names): owners for names, owners in self._owners.items()},
+            "distincts": {str(n): distinct for n, distinct in enumerate(self._distincts)},
+            "ranks": {str(n): ranks for n, ranks in enumerate(self._ranks)},
+        }
+
+    def _rest(self) -> dict[str, Any]:
+        return {
             "neighbours": {str(n): neighbours.capture() for n, neighbours in enumerate(self._neighbours)},
             "matured": self._matured.copy(),
             "swept": self._swept * self._sweep_pane,  # us: `expire_after` may be another when it is restored
@@ -178,14 +193,9 @@ class Aggregates:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        for key, table in self._tables.items():
-            table.restore(state["tables"][key])
-        for names, owners in self._owners.items():
-            owners.restore(state["owners"]["/".join(names)])
-        for n, distinct in enumerate(self._distincts):
-            distinct.restore(state["distincts"][str(n)])
-        for n, ranks in enumerate(self._ranks):
-            ranks.restore(state["ranks"][str(n)])
+        for kind, named in self._parts().items():
+            for name, part in named.items():
+                part.restore(state[kind][name])
         for n, neighbours in enumerate(self._neighbours):
             neighbours.restore(state["neighbours"][str(n)])
         self._matured = state["matured"].astype(np.int64)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_learner.changes import Touched
 from stream_learner.keys import I64
 from stream_learner.windows.grouping import Groups
 from stream_learner.windows.panes import grown
@@ -30,10 +31,12 @@ class DecayedCounts:
         self._types = types
         self._values: F64 = np.zeros((0, len(half_lives), types))
         self._at: I64 = np.zeros(0, np.int64)  # [rows] us, the time of a row's numbers
+        self._touched = Touched()
 
     def reserve(self, rows: int) -> None:
         self._values = grown(self._values, rows, 0)
         self._at = grown(self._at, rows, _LONG_AGO)
+        self._touched.reach(rows)
 
     def read(self, rows: I64, times: I64 | int) -> F64:
         """[n, half_lives, types] of `rows` ([n]) as of `times` (us, [n] or one for all)."""
@@ -50,6 +53,7 @@ class DecayedCounts:
         latest = np.full(len(rows), _LONG_AGO)
         np.maximum.at(latest, group, times)
         busy = np.unique(group)
+        self._touched.add(rows[busy])
         self._values[rows[busy]] = self.read(rows[busy], latest[busy])
         self._at[rows[busy]] = np.maximum(self._at[rows[busy]], latest[busy])
         weights = faded(self._at[rows][group] - times, self._rates)
@@ -68,14 +72,19 @@ class DecayedCounts:
     def clear(self, rows: I64) -> None:
         self._values[rows] = 0
         self._at[rows] = _LONG_AGO
+        self._touched.add(rows)
 
-    def capture(self, rows: int) -> dict[str, Any]:
-        """State of rows 0..rows-1."""
-        return {"values": self._values[:rows].copy(), "at": self._at[:rows].copy()}
+    def capture(self) -> dict[str, Any]:
+        return self._touched.whole(values=self._values, at=self._at)
+
+    def changes(self) -> dict[str, Any]:
+        """As `capture`, but only the rows counted or cleared since the last of either, or since `restore`."""
+        return self._touched.changes(values=self._values, at=self._at)
 
     def restore(self, state: dict[str, Any]) -> None:
         self._values = state["values"].astype(np.float64)
         self._at = state["at"].astype(np.int64)
+        self._touched.restored(len(self._at))
 
 
 def decay_rates(half_lives: Sequence[int | None]) -> F64:

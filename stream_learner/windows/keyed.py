@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_learner.changes import Touched
 from stream_learner.events import EventSchema
 from stream_learner.keys import I64, U64, KeyIndex, mix
 from stream_learner.windows.decayed import DecayedCounts
@@ -40,6 +41,7 @@ class KeyTable:
         self.labels = DecayedCounts(spans.labels, 2)  # matured examples, positives among them
         self.last: I64 = np.empty((0, types), np.int64)  # [rows, types] us, NEVER where there was none
         self._users: U64 = np.empty(0, np.uint64)  # [rows] fingerprint, where a pair's key does not tell whose it is
+        self._touched = Touched()  # rows of `last` and `_users`
 
     def keys_of(self, ids: U64) -> U64:
         """Keys of rows of ids (shape [n, ids of the schema]); 0 where an id is missing."""
@@ -60,6 +62,8 @@ class KeyTable:
         for counts in (self.counts, self.decayed, self.labels):
             counts.reserve(self.index.row_limit)
         self.last = grown(self.last, self.index.row_limit, NEVER)
+        self._touched.reach(self.index.row_limit)
+        self._touched.add(rows)
         return Visit(groups, rows)
 
     def take_in(self, visit: Visit, types: I64, times: I64) -> I32:
@@ -121,6 +125,7 @@ class KeyTable:
         for counts in (self.counts, self.decayed, self.labels):
             counts.clear(rows)
         self.last[rows] = NEVER
+        self._touched.add(rows)
         if self._of_pairs_with_users:
             self._users[rows] = 0
 
@@ -131,22 +136,25 @@ class KeyTable:
         return keys[chosen], rows[chosen]
 
     def capture(self) -> dict[str, Any]:
-        rows = self.index.row_limit
-        return {
-            "index": self.index.capture(),
-            "counts": self.counts.capture(rows),
-            "decayed": self.decayed.capture(rows),
-            "labels": self.labels.capture(rows),
-            "last": self.last[:rows].copy(),
-            **({"users": self._users[:rows].copy()} if self._of_pairs_with_users else {}),
-        }
+        own = self._touched.whole(**self._columns())
+        return {**{name: part.capture() for name, part in self._parts_by_name().items()}, **own}
+
+    def changes(self) -> dict[str, Any]:
+        """As `capture`, but only the rows of keys met, uncounted or gone since the last of either, or `restore`."""
+        own = self._touched.changes(**self._columns())
+        return {**{name: part.changes() for name, part in self._parts_by_name().items()}, **own}
+
+    def _parts_by_name(self) -> dict[str, KeyIndex | PaneCounts | DecayedCounts]:
+        return {"index": self.index, "counts": self.counts, "decayed": self.decayed, "labels": self.labels}
+
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        return {"last": self.last, **({"users": self._users} if self._of_pairs_with_users else {})}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.index.restore(state["index"])
-        self.counts.restore(state["counts"])
-        self.decayed.restore(state["decayed"])
-        self.labels.restore(state["labels"])
+        for name, part in self._parts_by_name().items():
+            part.restore(state[name])
         self.last = state["last"].astype(np.int64)
+        self._touched.restored(len(self.last))
         if self._of_pairs_with_users:
             self._users = state["users"].astype(np.uint64)
 
@@ -166,10 +174,13 @@ class Owners:
         self.holder = holder
         self.pairs = pairs
         self._owner: I64 = np.empty(0, np.int64)  # [pair rows] holder's row
+        self._touched = Touched()
 
     def link(self, holder: Visit, pairs: Visit) -> None:
         """Notes who owns the pairs of a slide."""
         self._owner = grown(self._owner, self.pairs.index.row_limit, -1)
+        self._touched.reach(self.pairs.index.row_limit)
+        self._touched.add(pairs.rows)
         if len(pairs.rows):
             entry = pairs.groups.order  # an entry with a pair has a holder too
             self._owner[pairs.rows[pairs.groups.group]] = holder.rows[holder.groups.group_of(entry)]
@@ -188,12 +199,18 @@ class Owners:
     def forget(self, pair_rows: I64) -> None:
         """Before rows are removed from the pairs' table."""
         self._owner[pair_rows] = -1
+        self._touched.add(pair_rows)
 
     def capture(self) -> dict[str, Any]:
-        return {"owner": self._owner[: self.pairs.index.row_limit].copy()}
+        return self._touched.whole(owner=self._owner)
+
+    def changes(self) -> dict[str, Any]:
+        """As `capture`, but only the pairs met or forgotten since the last of either, or since `restore`."""
+        return self._touched.changes(owner=self._owner)
 
     def restore(self, state: dict[str, Any]) -> None:
         self._owner = state["owner"].astype(np.int64)
+        self._touched.restored(len(self._owner))
 
 
 class DistinctCounts:
@@ -208,9 +225,11 @@ class DistinctCounts:
         self._windows = windows
         self._watched = watched
         self.values: I32 = np.zeros((0, windows), np.int32)  # [holder rows, windows]
+        self._touched = Touched()
 
     def reserve(self) -> None:
         self.values = grown(self.values, self.owners.holder.index.row_limit, 0)
+        self._touched.reach(self.owners.holder.index.row_limit)
 
     def first_marks(self, pairs: Visit, watched: NDArray[np.bool_]) -> I32:
         """int32[e, windows]: 1 where an entry brings a pair from 0 to 1; `watched` (bool[e]): entries of that type."""
@@ -236,12 +255,19 @@ class DistinctCounts:
         group, window = np.nonzero(self.owners.pairs.counts.values[pair_rows, :, self._watched])
         self._change(self.owners.of(pair_rows[group]), window, -1)
         self.values[holder_rows] = 0
+        self._touched.add(holder_rows)
 
     def capture(self) -> dict[str, Any]:
-        return {"values": self.values[: self.owners.holder.index.row_limit].copy()}
+        return self._touched.whole(values=self.values)
+
+    def changes(self) -> dict[str, Any]:
+        """As `capture`, but only the holders whose number changed since the last of either, or since `restore`."""
+        return self._touched.changes(values=self.values)
 
     def restore(self, state: dict[str, Any]) -> None:
         self.values = state["values"].astype(np.int32)
+        self._touched.restored(len(self.values))
 
     def _change(self, holder_rows: I64, window: I64, by: int) -> None:
         np.add.at(self.values.reshape(-1), holder_rows * self._windows + window, np.int32(by))
+        self._touched.add(np.unique(holder_rows))

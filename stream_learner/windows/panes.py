@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_learner.changes import Touched
 from stream_learner.windows.tape import Tape
 
 I32 = NDArray[np.int32]
@@ -42,6 +43,7 @@ class PaneCounts:
         self._types = types
         self._stride = len(spans) * types  # cells of one row in the flat view
         self.values: I32 = np.zeros((0, len(spans), types), np.int32)
+        self._touched = Touched()
         self._chunks = (
             Tape()
         )  # time: of any event in the chunk, stop: where its cells end; one pane of every window each
@@ -51,6 +53,7 @@ class PaneCounts:
 
     def reserve(self, rows: int) -> None:
         self.values = grown(self.values, rows, 0)
+        self._touched.reach(rows)
 
     def add(self, rows: I64, group: I64, types: I64, times: I64) -> I32:
         """Counts one slide's events; returns int32[u, types], what each row of `rows` (distinct, shape [u]) gained.
@@ -61,6 +64,7 @@ class PaneCounts:
         local = group * self._types + types
         totals = np.bincount(local, minlength=len(rows) * self._types).astype(np.int32).reshape(-1, self._types)
         self.values[rows] += totals[:, None, :]
+        self._touched.add(rows)
         if len(local) and any(span is not None for span in self._spans):
             self._log(rows, totals, local, times)
         return totals
@@ -88,23 +92,27 @@ class PaneCounts:
     def clear(self, rows: I64) -> None:
         """Zeroes these rows, and what is logged of them: a row's next owner must not pay for its last."""
         self.values[rows] = 0
+        self._touched.add(rows)
         gone = np.zeros(len(self.values), bool)
         gone[rows] = True
         for block in self._cells.blocks():
             block["count"][gone[block["cell"] // self._stride]] = 0
 
-    def capture(self, rows: int) -> dict[str, Any]:
-        """State of rows 0..rows-1."""
-        return {
-            "values": self.values[:rows].copy(),
-            "chunks": self._chunks.capture(),
-            "cells": self._cells.capture(),
-            "next_chunk": list(self._next_chunk),
-            "next_cell": list(self._next_cell),
-        }
+    def capture(self) -> dict[str, Any]:
+        logged = {"chunks": self._chunks.capture(), "cells": self._cells.capture()}
+        return {**self._touched.whole(values=self.values), **logged, **self._next()}
+
+    def changes(self) -> dict[str, Any]:
+        """As `capture`, but only what was counted or uncounted since the last of either, or since `restore`."""
+        logged = {"chunks": self._chunks.changes(), "cells": self._cells.changes()}
+        return {**self._touched.changes(values=self.values), **logged, **self._next()}
+
+    def _next(self) -> dict[str, Any]:
+        return {"next_chunk": list(self._next_chunk), "next_cell": list(self._next_cell)}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.values = state["values"].astype(np.int32)
+        self._touched.restored(len(self.values))
         self._chunks.restore(state["chunks"])
         self._cells.restore(state["cells"])
         self._next_chunk = [int(n) for n in state["next_chunk"]]
@@ -147,6 +155,7 @@ class PaneCounts:
         leaving = self._cells.read(start, stop)
         flat = self.values.reshape(-1)
         np.subtract.at(flat, leaving["cell"] + window * self._types, leaving["count"])
+        self._touched.add(np.unique(leaving["cell"] // self._stride))
         self._next_chunk[window], self._next_cell[window] = chunk, stop
         cells: I64 = leaving["cell"][leaving["count"] > 0]
         return cells

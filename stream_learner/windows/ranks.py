@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_learner.changes import Touched
 from stream_learner.keys import I64
 from stream_learner.windows.keyed import Owners, Visit
 from stream_learner.windows.panes import grown
@@ -25,9 +26,11 @@ class Ranks:
         self.owners = owners
         self._watched = watched
         self._recent: I64 = np.empty((0, DEPTH), np.int64)  # [holder rows, DEPTH] pair rows, -1 = none
+        self._touched = Touched()
 
     def reserve(self) -> None:
         self._recent = grown(self._recent, self.owners.holder.index.row_limit, -1)
+        self._touched.reach(self.owners.holder.index.row_limit)
 
     def of(self, pair_rows: I64, now: int) -> NDArray[np.float64]:
         """float64[n, half_lives], of `pair_rows` ([n]) as of `now` (us); those without any count come last."""
@@ -57,16 +60,24 @@ class Ranks:
         kept = position < DEPTH
         self._recent[holders] = -1
         self._recent[holders[group[kept]], position[kept]] = rows[kept]
+        self._touched.add(holders)
 
     def forget(self, holder_rows: I64, pair_rows: I64) -> None:
         """Before rows are removed from either table. Looks at all holders: for rare sweeps."""
         self._recent[holder_rows] = -1
         gone = np.zeros(self.owners.pairs.index.row_limit + 1, bool)  # the last one stands for -1
         gone[pair_rows] = True
-        self._recent[gone[self._recent]] = -1
+        hit = gone[self._recent]
+        self._recent[hit] = -1
+        self._touched.add(np.union1d(holder_rows, np.flatnonzero(hit.any(axis=1))))
 
     def capture(self) -> dict[str, Any]:
-        return {"recent": self._recent[: self.owners.holder.index.row_limit].copy()}
+        return self._touched.whole(recent=self._recent)
+
+    def changes(self) -> dict[str, Any]:
+        """As `capture`, but only the holders whose pairs changed since the last of either, or since `restore`."""
+        return self._touched.changes(recent=self._recent)
 
     def restore(self, state: dict[str, Any]) -> None:
         self._recent = state["recent"].astype(np.int64)
+        self._touched.restored(len(self._recent))

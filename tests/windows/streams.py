@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from stream_learner.changes import Changed
 from stream_learner.events import EventBatch, EventSchema, ExampleBatch
 
 SCHEMA = EventSchema(
@@ -75,6 +77,15 @@ def examples_of(events: EventBatch, rows: np.ndarray) -> ExampleBatch:
         judged=rows % 2 == 0,
         unseen=np.stack([rows % 3 == 0, rows % 5 == 0], 1),
     )
+
+
+def onto(before: Any, now: Any) -> Any:
+    """The state `now`, changes and all, as a snapshot puts it together again from what was captured `before`."""
+    if isinstance(now, dict):
+        return {name: onto((before or {}).get(name), value) for name, value in now.items()}
+    if isinstance(now, Changed):
+        return now.values if now.whole else now.onto(before.copy())
+    return now
 
 
 def same_state(a: object, b: object) -> bool:

@@ -6,20 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from streams import onto
 
 from stream_learner.changes import Changed
 from stream_learner.windows.tape import Tape
 
 DAYS = 120
-
-
-def onto(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The state `now` as a snapshot puts it together again."""
-    columns = {
-        name: leaf.onto(before["columns"][name].copy()) if isinstance(leaf, Changed) else leaf
-        for name, leaf in now["columns"].items()
-    }
-    return {**now, "columns": columns}
 
 
 def same(tape: Tape, state: dict[str, Any]) -> None:
