@@ -72,6 +72,28 @@ def click_days(path: Path) -> ClickDays:
     return ClickDays(columns[0], columns[1], columns[2], columns[3].astype(np.float32), columns[4].astype(np.float32))
 
 
+def write_labelled(source: Path, days: ClickDays, target: Path) -> None:
+    """The same events with a column `label`: of a click what its day's label will be, as `labels.mode: oracle` reads
+    it, of all else 0."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(source)
+    columns = table.select(["ts", "user", "item", "event"]).to_pydict()
+    day = np.array([(ts - FIRST_DAY).days for ts in columns["ts"]])
+    users, items = (np.unique(columns[name], return_inverse=True)[1].astype(np.int64) for name in ("user", "item"))
+    clicks = np.array([_TYPES[event] == CLICK for event in columns["event"]])
+
+    def place(day: I64, user: I64, item: I64) -> I64:
+        return (day * (int(users.max()) + 1) + user) * (int(items.max()) + 1) + item
+
+    known = place(days.day, days.user, days.item)
+    order = np.argsort(known)
+    at = np.minimum(np.searchsorted(known[order], place(day, users, items)), len(order) - 1)
+    label = np.where(clicks, days.label[order][at], 0.0)
+    pq.write_table(table.append_column("label", pa.array(label)), target)
+
+
 class _Key:
     """Daily counts of every user, item or pair: [ids, days, types]."""
 

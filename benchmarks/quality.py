@@ -25,12 +25,13 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmarks import ml100k
-from benchmarks.conversion import HORIZON, JUDGED, LATER_WEEKS, ClickDays, click_days
+from benchmarks.conversion import HORIZON, JUDGED, LATER_WEEKS, ClickDays, click_days, write_labelled
 from benchmarks.datasets import CONFIGS, learned
 from benchmarks.peers import Peer, conversion_peers, freshness_peers
 from stream_learner.judging.metrics import auc, log_loss, normalized_entropy, to_logits
 
 OURS = "stream_learner"
+ORACLE = f"{OURS}_oracle"  # the same, told every label as its click arrives: what the delay of labels costs
 SHARDS = ("0", "100", "1000", "event")
 TMALL = "alibaba_tmall_2014/events.parquet"
 
@@ -64,13 +65,17 @@ def conversion(peer: Peer, days: ClickDays) -> Row:
     return row | {"weeks_4_12": measured(scores[later], days.label[later])}  # type: ignore[dict-item]
 
 
-def our_conversion(events: Path, folder: Path) -> Row:
-    """P1 by the worker, once for all judged weeks and once for the later ones: the same run, judged otherwise."""
+def our_conversion(events: Path, folder: Path, *, oracle: bool = False) -> Row:
+    """P1 by the worker, once for all judged weeks and once for the later ones: the same run, judged otherwise. With
+    `oracle` events hold the labels to come."""
     rows = []
     for name, start in (("all", None), ("later", "2013-06-10")):
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True)
         config = yaml.safe_load((CONFIGS / "tmall.yaml").read_text())
         config["quarantine"] = {"enabled": False}  # the protocol learns every example, those of the outages too
+        if oracle:
+            config["topics"]["tmall"]["fields"]["label"] = "label"
+            config["labels"]["mode"] = "oracle"
         if start is not None:
             config["judging"]["span"]["start"] = start
         path = folder / name / "config.yaml"
@@ -111,8 +116,11 @@ def first_protocol(data: Path, wanted: Callable[[str], bool], scratch: Path) -> 
         print(f"P1: not run, {events} is not there", flush=True)
         return
     if wanted(OURS):
-        yield OURS, timed(lambda: our_conversion(events, scratch))
+        yield OURS, timed(lambda: our_conversion(events, scratch / OURS))
     days = click_days(events)
+    if wanted(ORACLE):
+        write_labelled(events, days, scratch / "labelled.parquet")
+        yield ORACLE, timed(lambda: our_conversion(scratch / "labelled.parquet", scratch / ORACLE, oracle=True))
     for name, make in conversion_peers(days).items():
         if wanted(name):
             yield name, timed(lambda make=make: conversion(make(), days))  # type: ignore[misc]
