@@ -101,35 +101,39 @@ class RowSet:
 
 
 class Touched:
-    """The rows of some arrays of equal height, which may grow, that were written to since they were captured last."""
+    """The rows of some arrays of equal height, which may grow, that were written to since they were captured last: a
+    byte a row. Telling them costs a look at all of these."""
 
     def __init__(self) -> None:
         self.height = 0
-        self._rows = RowSet()
+        self._held = np.zeros(0, bool)
 
     def reach(self, height: int) -> None:
         """The arrays have at least so many rows now; the new ones are written."""
-        if height > self.height:
-            self._rows.add(np.arange(self.height, height))
-            self.height = height
+        if height > len(self._held):
+            grown = np.zeros(max(height, 2 * len(self._held), _FIRST_ROWS), bool)
+            grown[: len(self._held)] = self._held
+            self._held = grown
+        self._held[self.height : height] = True
+        self.height = max(self.height, height)
 
     def add(self, rows: I64) -> None:
-        """`rows`: int64 [k], below the height, each once."""
-        self._rows.add(rows)
+        """`rows`: int64 [k], below the height."""
+        self._held[rows] = True
 
     def whole(self, **arrays: NDArray[Any]) -> dict[str, Any]:
         """Copies of all rows; `changes` counts from here."""
-        self._rows.take()
+        self._held[:] = False
         return {name: array[: self.height].copy() for name, array in arrays.items()}
 
     def changes(self, **arrays: NDArray[Any]) -> dict[str, Any]:
         """The rows written since the last of either."""
-        rows = self._rows.take()
+        rows = np.flatnonzero(self._held)
+        self._held[rows] = False
         return {name: Changed(rows, array[rows], self.height) for name, array in arrays.items()}
 
     def restored(self, height: int) -> None:
-        self._rows.take()
-        self.height = height
+        self._held, self.height = np.zeros(height, bool), height
 
 
 def differing(one: NDArray[Any], other: NDArray[Any]) -> I64:

@@ -88,7 +88,7 @@ class KeyIndex:
         self._main = _keep(self._main, gone)
         self._young = _keep(self._young, gone)
         self._free = np.union1d(self._free, rows)
-        self._touched.add(np.unique(rows))
+        self._touched.add(rows)
 
     def items(self) -> tuple[U64, I64]:
         """All keys, sorted ascending, and their rows."""

@@ -270,4 +270,4 @@ class DistinctCounts:
 
     def _change(self, holder_rows: I64, window: I64, by: int) -> None:
         np.add.at(self.values.reshape(-1), holder_rows * self._windows + window, np.int32(by))
-        self._touched.add(np.unique(holder_rows))
+        self._touched.add(holder_rows)

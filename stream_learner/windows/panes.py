@@ -155,7 +155,7 @@ class PaneCounts:
         leaving = self._cells.read(start, stop)
         flat = self.values.reshape(-1)
         np.subtract.at(flat, leaving["cell"] + window * self._types, leaving["count"])
-        self._touched.add(np.unique(leaving["cell"] // self._stride))
+        self._touched.add(leaving["cell"] // self._stride)
         self._next_chunk[window], self._next_cell[window] = chunk, stop
         cells: I64 = leaving["cell"][leaving["count"] > 0]
         return cells

@@ -69,7 +69,8 @@ class Ranks:
         gone[pair_rows] = True
         hit = gone[self._recent]
         self._recent[hit] = -1
-        self._touched.add(np.union1d(holder_rows, np.flatnonzero(hit.any(axis=1))))
+        self._touched.add(holder_rows)
+        self._touched.add(np.flatnonzero(hit.any(axis=1)))
 
     def capture(self) -> dict[str, Any]:
         return self._touched.whole(recent=self._recent)
