@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +46,44 @@ def resized(array: NDArray[Any], height: int) -> NDArray[Any]:
     out = np.empty((height, *array.shape[1:]), array.dtype)
     out[: len(array)] = array[:height]
     return out
+
+
+class Buffers:
+    """Memory for copies of rows, used again when nobody holds what was put there before.
+
+    A fresh array of some MB costs a page fault for every 4 KB of it, which is more than the copying; the arrays given
+    out here are handed to the writer, and free as soon as it has let go of them. Whether it has, Python's own count of
+    references tells: every view of a buffer holds it.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[NDArray[np.uint8]] = []
+
+    def take(self, array: NDArray[Any], rows: I64) -> NDArray[Any]:
+        """Copies of rows of an array [n, ...]: [len(rows), ...]."""
+        shape = (len(rows), *array.shape[1:])
+        size = math.prod(shape) * array.itemsize
+        if not size:
+            return np.empty(shape, array.dtype)
+        out: NDArray[Any] = self._room(size)[:size].view(array.dtype).reshape(shape)
+        return np.take(array, rows, axis=0, out=out, mode="clip")  # other modes go through a copy of `out`
+
+    def _room(self, size: int) -> NDArray[np.uint8]:
+        free = [i for i in range(len(self._held)) if _holders(self._held, i) == _ALONE]
+        fitting = [i for i in free if len(self._held[i]) >= size]
+        if fitting:
+            return self._held[min(fitting, key=lambda i: len(self._held[i]))]
+        if free:
+            del self._held[max(free, key=lambda i: len(self._held[i]))]
+        self._held.append(np.empty(size + size // 4, np.uint8))
+        return self._held[-1]
+
+
+def _holders(buffers: list[NDArray[np.uint8]], index: int) -> int:
+    return sys.getrefcount(buffers[index])
+
+
+_ALONE = _holders([np.empty(0, np.uint8)], 0)
 
 
 class RowSet:
