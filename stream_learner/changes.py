@@ -93,6 +93,7 @@ class RowSet:
         self._held = np.zeros(0, bool)
         self._added: list[I64] = []
         self._count = 0
+        self._ascending = True  # what was added is one array, in order
 
     def __len__(self) -> int:
         return self._count
@@ -109,20 +110,22 @@ class RowSet:
         new = rows[~self._held[rows]]
         self._held[new] = True
         self._added.append(new)
+        self._ascending = False
         self._count += len(new)
 
     def rows(self) -> I64:
         """The rows held, ascending."""
         joined = np.concatenate([np.empty(0, np.int64), *self._added])
-        joined.sort()
-        self._added = [joined] if len(joined) else []
+        if not self._ascending:
+            joined.sort()
+        self._added, self._ascending = ([joined] if len(joined) else []), True
         return joined
 
     def take(self) -> I64:
         """The rows held, ascending; none are afterwards."""
         rows = self.rows()
         self._held[rows] = False
-        self._added, self._count = [], 0
+        self._added, self._count, self._ascending = [], 0, True
         return rows
 
     def packed(self) -> NDArray[np.uint8]:

@@ -107,6 +107,7 @@ def measure(folder: Path, rows: int, pause_s: float) -> dict[str, Any]:
         "steady_bytes": steady,
         "peak_over_steady": peak / steady,
         "peak_bytes_above_steady": peak - steady,
+        "peak_above_steady_over_version": (peak - steady) / sum(f.size for f in manifest.files.values()),
         "version_bytes": sum(file.size for name, file in manifest.files.items() if name != deltas.FILE),
         "delta_bytes": float(np.median(sizes)),
         **whole,

@@ -80,8 +80,11 @@ class LoadedModel:
             _require_rows(name, variable, rows, values)
             ready.scattered += _parts(variable, rows, values)
         for name_of_keys, name_of_values, stem in map_names(self._variables):
+            changes = [delta.maps[stem] for delta in deltas if stem in delta.maps]
+            if not any(len(change.gone) or len(change.keys) for change in changes):
+                continue
             pair = _lent(self._variables[name_of_keys]), _lent(self._variables[name_of_values])
-            for change in (delta.maps[stem] for delta in deltas if stem in delta.maps):
+            for change in changes:
                 pair = change.onto(pair)
             ready.assigned += [self._fitting(name_of_keys, pair[0]), self._fitting(name_of_values, pair[1])]
         whole = {name: value for delta in deltas for name, value in delta.whole.items()}
