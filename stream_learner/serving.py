@@ -121,7 +121,7 @@ class Follower:
         try:
             steps = self._steps(newest)
             return None if steps is None else self._model.along([self._checkpoints.delta(step) for step in steps])
-        except StreamLearnerError as error:
+        except _UNREADABLE as error:
             log.warning("version %d is read whole: %s", newest.version, error)
             return None
 

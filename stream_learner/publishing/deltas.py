@@ -1,13 +1,15 @@
 """What differs between a version and its parent: `delta.npz`, beside the graph in the version's folder.
 
     rows/<table>, values/<table>           rows of an embedding table that differ, ascending, and what they hold now
-    gone/<map>                             keys of a sorted map (ids of an exact table, keys of travelling aggregates)
-    keys/<map>, held/<map>, pad/<map>      that are no longer as they were: tombstones; those that are new or hold
-                                           something else, ascending; what fills the map up behind its last key
+    gone/<map>                             tombstones: places, in the parent, of keys of a sorted map (ids of an exact
+                                           table, keys of travelling aggregates) that left or hold something else now
+    keys/<map>, held/<map>, pad/<map>      keys that came or hold something else now, ascending; what they hold; what
+                                           fills the map up behind its last key
     whole/<name>                           every other array: dense weights, normaliser
 
-Equal bits are no difference, so a delta is a function of the two versions' content and of nothing else, however rows
-came to be touched in between. numpy reads the file: `numpy.load("delta.npz")`.
+Tombstones are places, so a version made after an erasure names no id that was erased. Equal bits are no difference, so
+a delta is a function of the two versions' content and of nothing else, however rows came to be touched in between.
+numpy reads the file: `numpy.load("delta.npz")`.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ _TORN = (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile,
 class MapChange:
     """What differs of a map from sorted keys to values, kept in two arrays of fixed height."""
 
-    gone: I64  # [g] that left it, or hold something else now
+    gone: I64  # [g] places of keys that left it, or hold something else now, ascending
     keys: I64  # [k] that came, or hold something else now, ascending
     held: NDArray[Any]  # [k, ...]
     pad: NDArray[Any]  # [1, ...]
@@ -55,15 +57,14 @@ class MapChange:
         stays = np.zeros(len(old_keys), bool)
         stays[at[same]] = True
         pad = (after if len(new_keys) < len(after[0]) else before)[1][-1:]
-        return cls(old_keys[~stays], new_keys[~same], new[~same], pad.copy())
+        return cls(np.flatnonzero(~stays), new_keys[~same], new[~same], pad.copy())
 
     def onto(self, before: tuple[I64, NDArray[Any]]) -> tuple[I64, NDArray[Any]]:
         """The two arrays as they are now. Raises StateError when they do not fit."""
         keys, values = _filled(before)
-        at = np.searchsorted(keys, self.gone)
-        if not ((at < len(keys)).all() and (keys[at] == self.gone).all()):
-            raise StateError("a tombstone is of a key that is not there")
-        keys, values = np.delete(keys, at), np.delete(values, at, axis=0)
+        if len(self.gone) and (self.gone[0] < 0 or self.gone[-1] >= len(keys) or (np.diff(self.gone) <= 0).any()):
+            raise StateError("a tombstone is of a place where no key is")
+        keys, values = np.delete(keys, self.gone), np.delete(values, self.gone, axis=0)
         at = np.searchsorted(keys, self.keys)
         keys, values = np.insert(keys, at, self.keys), np.insert(values, at, self.held, axis=0)
         height = len(before[0])
@@ -116,6 +117,11 @@ class Delta:
                 name: MapChange(gone, *(found[part][name] for part in ("keys", "held", "pad")))
                 for name, gone in found.get("gone", {}).items()
             }
+            for keys, held in [*tables.values(), *((change.keys, change.held) for change in maps.values())]:
+                _require(keys, held)
+            for change in maps.values():
+                _require(change.gone, change.gone)
+                _require(np.zeros(1, np.int64), change.pad)
             return cls(tables, maps, found.get("whole", {}))
         except _TORN as error:
             raise StateError(f"{FILE} is torn: {error}") from error
@@ -152,6 +158,12 @@ def merged_rows(changes: list[tuple[I64, NDArray[Any]]]) -> tuple[I64, NDArray[A
     values = np.concatenate([values for _, values in reversed(changes)])
     unique, first = np.unique(rows, return_index=True)
     return unique, values[first]
+
+
+def _require(numbers: NDArray[Any], values: NDArray[Any]) -> None:
+    """ValueError unless the first are int64 [k], and the second as many."""
+    if numbers.dtype != np.int64 or numbers.ndim != 1 or values.shape[:1] != numbers.shape:
+        raise ValueError(f"{numbers.dtype} {numbers.shape} with {values.dtype} {values.shape}")
 
 
 def _rows_between(before: NDArray[Any], after: NDArray[Any] | Changed) -> tuple[I64, NDArray[Any]]:
