@@ -187,7 +187,7 @@ def measure(config: Config, zipf: float, round_s: float, rounds: int, extra: int
                 training.writer.drain()
     found = figures(training.measured, slides, config)
     for _ in range(extra):
-        training.train(max(1, slides // 8))
+        training.train(max(1, slides // 4))
         training.publish()
     training.close()
     return found

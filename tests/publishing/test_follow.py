@@ -93,6 +93,8 @@ class Shop:
             reader = tf.train.load_checkpoint(str(folder / loaded.PREFIX))
             for name, value in follower._model.values().items():
                 assert value.tobytes() == np.asarray(reader.get_tensor(loaded.key(name))).tobytes(), name
+        content = self.exporter.content_sha256(follower._model.values())
+        assert content == self.store.read(follower.version).content_sha256
         np.testing.assert_allclose(self.answer(follower), self.expected[follower.version], atol=1e-5)
 
 
