@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=5_000_000, help="of all embedding tables")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures here, as JSON")
     args = parser.parse_args()
-    round_s, rounds, pause_s = (15.0, 3, 0.5) if args.quick else 60.0, 4, 1.0
+    round_s, rounds, pause_s = (15.0, 3, 0.5) if args.quick else (60.0, 4, 1.0)
     with tempfile.TemporaryDirectory(prefix="publishing-") as name:
         state = Path(name)
         worker = measure(configured(args.rows, state), _ZIPF, round_s, rounds, _VERSIONS)

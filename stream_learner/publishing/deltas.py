@@ -168,7 +168,9 @@ def _require(numbers: NDArray[Any], values: NDArray[Any]) -> None:
 
 def _rows_between(before: NDArray[Any], after: NDArray[Any] | Changed) -> tuple[I64, NDArray[Any]]:
     if isinstance(after, Changed):
-        differ = differing(before[after.rows], after.values)
+        differ = differing(np.take(before, after.rows, axis=0), after.values)
+        if len(differ) == len(after.rows):
+            return after.rows, after.values.copy()
         return after.rows[differ], after.values[differ]
     rows = differing(before, after)
     return rows, after[rows]
