@@ -179,32 +179,27 @@ def test_missed_versions_are_made_up_for_and_missing_ones_read_whole(shop: Shop,
         assert (reads.along, reads.whole) == ([3, 1], 1)
 
 
-@pytest.mark.parametrize("torn", ["cut", "flipped", "missing", "garbage", "unchecked garbage"])
-def test_a_torn_delta_costs_no_more_than_reading_the_whole(
-    shop: Shop, folder: Path, reads: Reads, torn: str, caplog
-) -> None:
+def test_a_torn_delta_costs_no_more_than_reading_the_whole(shop: Shop, folder: Path, reads: Reads, caplog) -> None:
     shop.publish(10)
     with follow(folder, every_s=3600) as follower:
-        shop.publish(20)
-        path = folder / "20" / deltas.FILE
-        content = path.read_bytes()
-        flipped = bytearray(content)
-        flipped[len(content) // 2] ^= 1
-        garbage = b"\x00" * 1000
-        if torn == "missing":
-            path.unlink()
-        else:
-            path.write_bytes({"cut": content[:-9], "flipped": bytes(flipped)}.get(torn, garbage))
-        if torn == "unchecked garbage":  # whoever wrote it wrote a manifest for it too
-            manifest = shop.store.read(20)
-            files = {**manifest.files, deltas.FILE: file_sum(path)}
-            write_file(
-                path.parent / "manifest.json", msgspec.json.encode(msgspec.structs.replace(manifest, files=files))
-            )
-        assert follower.refresh() and follower.version == 20
-        shop.served(follower)
-        assert (reads.along, reads.whole) == ([], 1)
-        assert "is read whole" in caplog.text
+        for version, torn in enumerate(("cut", "flipped", "missing", "garbage", "unchecked garbage"), start=11):
+            shop.publish(version)
+            path = folder / str(version) / deltas.FILE
+            content = path.read_bytes()
+            flipped = bytearray(content)
+            flipped[len(content) // 2] ^= 1
+            if torn == "missing":
+                path.unlink()
+            else:
+                path.write_bytes({"cut": content[:-9], "flipped": bytes(flipped)}.get(torn, bytes(1000)))
+            if torn == "unchecked garbage":  # whoever wrote it wrote a manifest for it too
+                manifest = shop.store.read(version)
+                manifest = msgspec.structs.replace(manifest, files={**manifest.files, deltas.FILE: file_sum(path)})
+                write_file(path.parent / "manifest.json", msgspec.json.encode(manifest))
+            assert follower.refresh() and follower.version == version
+            shop.served(follower)
+            assert (reads.along, reads.whole) == ([], version - 10)
+            assert f"version {version} is read whole" in caplog.text
 
 
 def test_a_delta_of_other_variables_is_refused_before_anything_is_written(shop: Shop, folder: Path) -> None:
