@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo audit sbom release-fixture docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-options bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-next-item bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots bench-freshness bench-growth
+.PHONY: setup bench-setup demo audit sbom release-fixture docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-options bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-next-item bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots bench-publishing bench-freshness bench-growth
 
 KILLS ?= 20
 SEED ?= 7
@@ -143,6 +143,10 @@ bench-dashboard: setup chromium
 # The pause, the bytes and the way back of snapshots of 1 GB of tables and slots.
 bench-snapshots: setup
 	$(BIN)/python -m benchmarks.snapshots
+
+# What publishing every minute costs at 5 M rows, and what following costs a server: [QUICK=1] [OUT=p.json]
+bench-publishing: setup
+	nice -n 10 $(BIN)/python -m benchmarks.publishing $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
 # Kills and hurts the worker at every step of its commit protocol, on real Kafka, and compares what comes of it.
 faults: setup

@@ -53,17 +53,11 @@ class Shop:
 
     def examples(self, rows: int) -> ExampleBatch:
         ids = self.rng.zipf(self.zipf, (rows, len(self.schema.ids))).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        nothing = np.full(rows, np.nan, np.float32)
-        return ExampleBatch(
+        return ExampleBatch.unscored(
             time=np.sort(self.rng.integers(0, 300_000_000, rows)),
             ids=ids | np.uint64(1),
             numbers=self.rng.random((rows, self.numbers), np.float32),
             label=(self.rng.random(rows) < 0.1).astype(np.float32),
-            logit_candidate=nothing,
-            logit_champion=nothing,
-            logit_served=nothing,
-            baseline=np.full((rows, 3), 0.1, np.float32),
-            judged=np.ones(rows, bool),
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +48,44 @@ def resized(array: NDArray[Any], height: int) -> NDArray[Any]:
     return out
 
 
+class Buffers:
+    """Memory for copies of rows, used again when nobody holds what was put there before.
+
+    A fresh array of some MB costs a page fault for every 4 KB of it, which is more than the copying; the arrays given
+    out here are handed to the writer, and free as soon as it has let go of them. Whether it has, Python's own count of
+    references tells: every view of a buffer holds it.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[NDArray[np.uint8]] = []
+
+    def take(self, array: NDArray[Any], rows: I64) -> NDArray[Any]:
+        """Copies of rows of an array [n, ...]: [len(rows), ...]."""
+        shape = (len(rows), *array.shape[1:])
+        size = math.prod(shape) * array.itemsize
+        if not size:
+            return np.empty(shape, array.dtype)
+        out: NDArray[Any] = self._room(size)[:size].view(array.dtype).reshape(shape)
+        return np.take(array, rows, axis=0, out=out, mode="clip")  # other modes go through a copy of `out`
+
+    def _room(self, size: int) -> NDArray[np.uint8]:
+        free = [i for i in range(len(self._held)) if _holders(self._held, i) == _ALONE]
+        fitting = [i for i in free if len(self._held[i]) >= size]
+        if fitting:
+            return self._held[min(fitting, key=lambda i: len(self._held[i]))]
+        if free:
+            del self._held[max(free, key=lambda i: len(self._held[i]))]
+        self._held.append(np.empty(size + size // 4, np.uint8))
+        return self._held[-1]
+
+
+def _holders(buffers: list[NDArray[np.uint8]], index: int) -> int:
+    return sys.getrefcount(buffers[index])
+
+
+_ALONE = _holders([np.empty(0, np.uint8)], 0)
+
+
 class RowSet:
     """A set of row numbers. What an operation costs depends on the rows it is given, not on the height of the array."""
 
@@ -53,6 +93,7 @@ class RowSet:
         self._held = np.zeros(0, bool)
         self._added: list[I64] = []
         self._count = 0
+        self._ascending = True  # what was added is one array, in order
 
     def __len__(self) -> int:
         return self._count
@@ -69,20 +110,22 @@ class RowSet:
         new = rows[~self._held[rows]]
         self._held[new] = True
         self._added.append(new)
+        self._ascending = False
         self._count += len(new)
 
     def rows(self) -> I64:
         """The rows held, ascending."""
         joined = np.concatenate([np.empty(0, np.int64), *self._added])
-        joined.sort()
-        self._added = [joined] if len(joined) else []
+        if not self._ascending:
+            joined.sort()
+        self._added, self._ascending = ([joined] if len(joined) else []), True
         return joined
 
     def take(self) -> I64:
         """The rows held, ascending; none are afterwards."""
         rows = self.rows()
         self._held[rows] = False
-        self._added, self._count = [], 0
+        self._added, self._count, self._ascending = [], 0, True
         return rows
 
     def packed(self) -> NDArray[np.uint8]:

@@ -378,6 +378,7 @@ class Worker:
             pins[id(self.next_item.publisher)] = capture.state["next_item"]["publisher"]["pins"]
         for publisher in self.publishers.values():
             self._prune(publisher, pins[id(publisher)])  # 9
+        self._prune_snapshots()
         for problem in self.quarantine.prune(capture.state["quarantine"]):
             log.warning("quarantine: %s", problem)
 
@@ -396,6 +397,8 @@ class Worker:
         pruned = publisher.checkpoints.prune({*pins, *self.operators.named_versions()})
         for name, reason in pruned.failed.items():
             log.warning("version %s could not be pruned: %s", name, reason)
+
+    def _prune_snapshots(self) -> None:
         for problem in self.snapshots.prune():
             log.warning("a snapshot could not be pruned: %s", problem)
 
@@ -430,6 +433,7 @@ class Worker:
             if publisher.champion is not None:
                 self._serve(publisher, publisher.champion)
             self._prune(publisher, publisher.pins)
+        self._prune_snapshots()
         log.info("restored the snapshot before slide %d", self.intake.slides.number)
 
     def close(self) -> None:

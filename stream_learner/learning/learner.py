@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from stream_learner.changes import Changed, RowSet, differing
+from stream_learner.changes import Buffers, Changed, RowSet, differing
 from stream_learner.events import ExampleBatch
 from stream_learner.learning.batches import batches, kept
 from stream_learner.learning.bins import Bins
@@ -21,7 +21,7 @@ from stream_learner.learning.delayed import POSITIVE, Early, Lessons
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.learning.id_tables import IdTable, IdTables
 from stream_learner.learning.learned import Learned
-from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, rows_of
+from stream_learner.learning.model import ConversionModel, arrays_of, assign_all, changed, rows_of
 from stream_learner.learning.normaliser import Normaliser
 from stream_learner.learning.plasticity import LOOKED_AT, Condition, Plasticity
 from stream_learner.learning.replay import Drawn, Replay
@@ -60,6 +60,7 @@ class Learner:
         self.budget = config.learning.budget  # rows per slide, None = no bound
         self._learned_rows = 0  # ever; decides how many rows are replayed with the next ones
         self._boosted_at: int | None = None  # rows learned when the rates were last raised
+        self._buffers = Buffers()
         self._shift = Shift(rows) if (rows := config.learning.calibration_rows) else None
 
     @property
@@ -250,6 +251,15 @@ class Learner:
         """Copies of what a version holds of a model: everything that scoring needs, nothing that only learning does."""
         return (self.candidate if of == "candidate" else self.champion).values()
 
+    def version_changes(self) -> dict[str, NDArray[Any] | Changed]:
+        """As `version_variables` of the champion, but of the tables only the rows that changed since the state was
+        captured or restored last. The next capture, if of changes, holds the same copies of them."""
+        told: dict[str, NDArray[Any] | Changed] = {**self._dense_of(self.champion)}
+        for name, moved in self._trainer.moved.items():
+            moved.told = changed(self.champion.tables[name], moved.champion.rows(), self._buffers)
+            told[f"table/{name}"] = moved.told
+        return told
+
     def model_sha256(self) -> str:
         """SHA-256 over the candidate's weights, tables, id tables, normaliser and slots, in name order."""
         digest = hashlib.sha256()
@@ -317,11 +327,12 @@ class Learner:
             table = f"table/{name}"
             rows = moved.uncaptured.take()
             for one, variable in {table: self.candidate.tables[name], **self._trainer.slots_of(name)}.items():
-                candidate[one] = _changed(variable, rows)
+                candidate[one] = changed(variable, rows, self._buffers)
             if self.has_champion:
-                champion[table] = _changed(self.champion.tables[name], moved.champion.take())
+                rows, told = moved.champion.take(), moved.told_again()
+                champion[table] = told or changed(self.champion.tables[name], rows, self._buffers)
             if self.previous is not None and self.has_previous:
-                previous[table] = _changed(self.previous.tables[name], moved.previous.take())
+                previous[table] = changed(self.previous.tables[name], moved.previous.take(), self._buffers)
         candidate |= arrays_of({k: v for k, v in self._learning_variables().items() if k not in candidate})
         champion |= self._dense_of(self.champion)
         if self.previous is not None:
@@ -386,7 +397,3 @@ class Learner:
 
 def _copy_rows(source: Any, target: Any, rows: NDArray[np.int64]) -> None:
     target.scatter_update(tf.IndexedSlices(rows_of(source, rows), rows))
-
-
-def _changed(table: Any, rows: NDArray[np.int64]) -> Changed:
-    return Changed(rows, rows_of(table, rows), table.shape[0])

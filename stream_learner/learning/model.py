@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from stream_learner.changes import Buffers, Changed
 from stream_learner.errors import StateError
 from stream_learner.learning.delayed import served
 from stream_learner.learning.encoder import Encoder, Tensor
@@ -20,6 +21,7 @@ from stream_learner.learning.shapes import filled, rows_given
 from stream_learner.learning.tables import first_vectors
 from stream_learner.settings import Config
 
+_REUSED_PARTS = 4
 SCORE_ROWS = 8192  # rows scored at once: large enough for full speed, small enough for memory not to grow with a slide
 
 
@@ -143,6 +145,12 @@ def arrays_of(variables: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
 def rows_of(table: Any, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Copies of what the rows of a table variable hold, [len(rows), dim]."""
     return np.take(_lent(table), rows, axis=0)
+
+
+def changed(table: Any, rows: NDArray[np.int64], buffers: Buffers) -> Changed:
+    """What the rows hold, told as changes; in memory of `buffers`, which is not kept for most of a table, though."""
+    few = _REUSED_PARTS * len(rows) < table.shape[0]
+    return Changed(rows, buffers.take(_lent(table), rows) if few else rows_of(table, rows), table.shape[0])
 
 
 def _lent(variable: Any) -> NDArray[Any]:

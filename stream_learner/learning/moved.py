@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stream_learner.changes import I64, RowSet
+from stream_learner.changes import I64, Changed, RowSet
 
 
 @dataclass(slots=True)
@@ -20,6 +20,7 @@ class MovedRows:
     champion: RowSet = field(default_factory=RowSet)  # of the champion's table, since the last capture
     outdated: RowSet = field(default_factory=RowSet)  # in which the version before may differ from the champion
     previous: RowSet = field(default_factory=RowSet)  # of the table of the version before, since the last capture
+    told: Changed | None = None  # `champion`, as a version was told of it just before the capture
 
     def step(self, rows: I64) -> None:
         """Rows of the candidate were moved by a step."""
@@ -29,6 +30,7 @@ class MovedRows:
     def promoted(self) -> I64:
         """The rows that the champion has to take over."""
         rows = self.unpromoted.take()
+        self.told = None
         self.champion.add(rows)
         self.outdated.add(rows)
         return rows
@@ -45,6 +47,7 @@ class MovedRows:
 
     def champion_loaded(self, rows: I64) -> None:
         """These rows of the champion's table were replaced by those of another version."""
+        self.told = None
         self.champion.add(rows)
         self.outdated.add(rows)
 
@@ -59,8 +62,14 @@ class MovedRows:
         self.unchecked.add(rows)
         self.unpromoted.take()
 
+    def told_again(self) -> Changed | None:
+        """What a version was told, for the capture right after it."""
+        told, self.told = self.told, None
+        return told
+
     def captured(self) -> None:
         """The tables were captured as a whole."""
+        self.told = None
         self.uncaptured.take()
         self.champion.take()
         self.previous.take()

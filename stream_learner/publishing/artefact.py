@@ -23,6 +23,7 @@ from stream_learner.publishing.loaded import GRAPH, PREFIX, key, name_of
 
 Variables = dict[str, NDArray[Any]]
 
+_LENT_BYTES = 1 << 20  # from here on a copy costs more than telling TensorFlow where the array lies
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
@@ -71,7 +72,7 @@ class Artefact:
                 prefix=str(folder / PREFIX),
                 tensor_names=[*names, _OBJECT_GRAPH],
                 shape_and_slices=[""] * (len(names) + 1),
-                tensors=[*map(tf.constant, arrays.values()), tf.constant(self._object_graph)],
+                tensors=[*map(_lent, arrays.values()), tf.constant(self._object_graph)],
             )
         except (OSError, tf.errors.OpError) as error:
             raise RetryableError(f"{folder}: the version cannot be written: {error}") from error
@@ -104,6 +105,14 @@ class Artefact:
     def _require(self, arrays: Variables) -> None:
         if set(arrays) != set(self._keys):
             raise StateError(f"the graph does not hold {sorted(set(arrays) ^ set(self._keys))}; prepare it first")
+
+
+def _lent(array: NDArray[Any]) -> Any:
+    """A tensor, where that pays in the array's own memory: of a large table a copy costs more than to write it."""
+    plain = array.flags.c_contiguous and array.flags.writeable and not array.dtype.hasobject
+    if not plain or array.nbytes < _LENT_BYTES:
+        return tf.constant(array)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def _described(function: Any) -> dict[str, dict[str, str]]:

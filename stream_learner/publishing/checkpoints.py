@@ -2,6 +2,7 @@
 
     <root>/<model>/champion.json                             the version in service, moved last
     <root>/<model>/<version>/saved_model.pb, variables/...   immutable once named
+    <root>/<model>/<version>/delta.npz                       what differs from its parent, where that is little
     <root>/<model>/<version>/manifest.json                   what it is, with a checksum of every file
 
 TensorFlow Serving loads any folder with an integer name, whole or not. So on a disk a version is written under a name
@@ -11,6 +12,7 @@ store makes of that, which has no rename, is told in `remote.py`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +24,8 @@ import msgspec
 
 from stream_learner.durable import BAD_JSON, canonical_json, fsync_tree, write_file
 from stream_learner.errors import ConfigError, StateError, StreamLearnerError
+from stream_learner.publishing import deltas
+from stream_learner.publishing.deltas import Delta
 from stream_learner.publishing.manifest import (
     FileSum,
     Manifest,
@@ -100,13 +104,22 @@ class Checkpoints:
 
     @contextmanager
     def files(self, version: int) -> Iterator[Path]:
-        """A local folder with a version's files, whole: checked against the manifest. Damage is a `StateError`."""
-        expected = self.read(version).files
+        """A local folder with a version's files, whole: checked against the manifest. Damage is a `StateError`. Its
+        delta is left out: a version is whole without it."""
+        expected = {name: wanted for name, wanted in self.read(version).files.items() if name != deltas.FILE}
         with self._storage.local(version, expected) as folder:
             wrong = [name for name, wanted in expected.items() if _measured(folder / name) != wanted]
             if wrong:
                 raise StateError(f"{self.location(version)} is damaged ({', '.join(wrong)}): restore it or remove it")
             yield folder
+
+    def delta(self, version: int) -> Delta:
+        """What differs between a version and the one its manifest names. StateError when it is missing or damaged."""
+        wanted = self.read(version).files.get(deltas.FILE)
+        content = self._storage.read(f"{version}/{deltas.FILE}") or b""
+        if wanted != FileSum(sha256=hashlib.sha256(content).hexdigest(), size=len(content)):
+            raise StateError(f"{self.location(version)}/{deltas.FILE} is damaged")
+        return Delta.from_bytes(content)
 
     def point(self, version: int) -> bool:
         """Makes `version` the champion for readers of the pointer; True when it moved.
@@ -227,6 +240,7 @@ def diff(a: Manifest, b: Manifest) -> dict[str, Any]:
 
 def _parts(manifest: Manifest) -> dict[str, dict[str, Any]]:
     facts: dict[str, Any] = json.loads(to_json(manifest))
+    facts["delta"] = None if manifest.delta is None else manifest.delta.parent
     nested = {part: facts.pop(part) for part in ("metrics", "verdict", "signature", "libraries", "machine")}
     files = {name: s["sha256"] for name, s in facts.pop("files").items()}
     offsets = {f"{o['topic']}/{o['index']}": [o["first"], o["last"]] for o in facts.pop("offsets")}

@@ -52,25 +52,33 @@ class Exporter:
         serving = Serving(learner.candidate, self.entries)
         self._artefact.prepare(serving.variables, serving.signatures())
 
-    def write(self, folder: Path, variables: Variables, tables: Tables) -> None:
+    def padded(self, tables: Tables) -> Variables:
+        """The travelling tables, with at least the keys of `entries`, by the names of `Serving.variables`."""
+        arrays: Variables = {}
+        for entry in self.entries:
+            keys, values = entry.padded(*tables[entry.key])
+            arrays[f"aggregates/{entry.key}/keys"] = keys
+            arrays[f"aggregates/{entry.key}/values"] = values
+        return arrays
+
+    def write(self, folder: Path, arrays: Variables) -> None:
         """Puts `saved_model.pb` and `variables/` into `folder`; nothing is fsynced.
 
-        `variables` as of `Learner.version_variables`, `tables` with at least the keys of `entries`. Raises
-        RetryableError when the disk refuses.
+        `arrays`: those of `Learner.version_variables` and of `padded`. Raises RetryableError when the disk refuses.
         """
-        self._artefact.write(folder, self._arrays(variables, tables))
+        self._artefact.write(folder, arrays)
 
     def signature(self) -> dict[str, Any]:
         """Signature -> {"inputs": {name: type}, "outputs": {name: type}}; every one is a column of B values, but
         `ids` and `numbers` of `from_fingerprints`, which are [B, features used]."""
         return self._artefact.signature
 
-    def content_sha256(self, variables: Variables, tables: Tables) -> str:
-        """SHA-256 of what a version says: its graph, then every array in name order."""
-        return self._artefact.content_sha256(self._arrays(variables, tables))
+    def content_sha256(self, arrays: Variables) -> str:
+        """SHA-256 of what a version says: its graph, then every array in name order; `arrays` as of `write`."""
+        return self._artefact.content_sha256(arrays)
 
     def load(self, folder: Path) -> tuple[Variables, dict[str, tuple[NDArray[np.uint64], NDArray[np.float32]]]]:
-        """What `write` was given: the model's variables and the travelling tables.
+        """What a version was made of: the model's variables, and the tables that `padded` was given.
 
         Raises StateError when the files are torn or of another config.
         """
@@ -105,7 +113,7 @@ class Exporter:
         if self._checked is None or not self._checked.fits(folder):
             self._checked = LoadedModel(folder)
         else:
-            self._checked.exchange(self._checked.read(folder))
+            self._checked.load(folder)
         return self._checked
 
     def _largest_difference(self, signature: Any, examples: ExampleBatch, expected: NDArray[np.float32]) -> float:
@@ -133,15 +141,6 @@ class Exporter:
         inputs = {name: tf.constant([fillers[spec.dtype]], spec.dtype) for name, spec in specs.items()}
         answer: NDArray[np.float32] = signature(**inputs)["probability"].numpy()
         return answer
-
-    def _arrays(self, variables: Variables, tables: Tables) -> Variables:
-        """Everything in the variables file, by the names of `Serving.variables`."""
-        arrays = dict(variables)
-        for entry in self.entries:
-            keys, values = entry.padded(*tables[entry.key])
-            arrays[f"aggregates/{entry.key}/keys"] = keys
-            arrays[f"aggregates/{entry.key}/values"] = values
-        return arrays
 
 
 def _probability(logits: NDArray[np.float32]) -> NDArray[np.float64]:

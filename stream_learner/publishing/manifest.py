@@ -39,6 +39,13 @@ class FileSum(_Stored, frozen=True, kw_only=True):
     size: int
 
 
+class DeltaOf(_Stored, frozen=True, kw_only=True):
+    """What `delta.npz` leads from: the version before, by number and content. Its own checksum is among `files`."""
+
+    parent: int
+    content_sha256: str
+
+
 class Manifest(_Stored, frozen=True, kw_only=True):
     """A published version. Times in microseconds since the epoch."""
 
@@ -61,6 +68,7 @@ class Manifest(_Stored, frozen=True, kw_only=True):
     signature: dict[str, Any]  # inputs and outputs of the served signature
     libraries: dict[str, str]
     machine: Machine
+    delta: DeltaOf | None = None  # None: whoever follows reads the variables whole
     files: dict[str, FileSum] = {}  # by path relative to the version; filled in by `Checkpoints.publish`
     format: int = FORMAT
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,13 +21,14 @@ from stream_learner.judging.race import OWN
 from stream_learner.learning.contenders import Contenders
 from stream_learner.learning.features import FeatureSchema
 from stream_learner.lease import Lease
-from stream_learner.publishing import card_text
+from stream_learner.publishing import card_text, deltas
 from stream_learner.publishing.card import Card, Moved, card
 from stream_learner.publishing.checkpoints import Checkpoints, next_version
 from stream_learner.publishing.export import Exporter, served_numbers
 from stream_learner.publishing.machine import cpu_features, libraries
 from stream_learner.publishing.manifest import LearnedRange, Machine, Manifest
 from stream_learner.publishing.opening import open_checkpoints
+from stream_learner.publishing.standing import Standing, Told
 from stream_learner.settings import Config
 from stream_learner.tally import Tally
 from stream_learner.windows.aggregates import Aggregates
@@ -69,12 +71,13 @@ class AnyPublisher(Protocol):
 class Version:
     """What the writer needs to put a version on disk."""
 
-    manifest: Manifest
-    variables: dict[str, NDArray[Any]]
+    manifest: Manifest  # but for its content's checksum and its delta, which the writer finds out
+    against: int | None  # the version that `variables` are told against; None = they are whole
+    variables: Told
     tables: Tables
     sample: ExampleBatch  # real rows, for the load-and-query check
     logits: NDArray[np.float32]  # what the worker itself says to them
-    card: Card
+    card: Callable[[Manifest], Card]
     exporter: Exporter
 
 
@@ -117,6 +120,8 @@ class Publisher:
         self.versions: list[int] = []  # every number ever given
         self.pins: set[int] = set()
         self._tables: Tables = {}  # of the champion, as they travel
+        self._standing = Standing()
+        self._standing_of: str | None = None  # whose learner's champion stands there; None = nothing does
 
     def start(self) -> list[str]:
         """Clears what a killed writer left and makes all graphs ready; returns what was cleared."""
@@ -166,18 +171,22 @@ class Publisher:
     def _version(
         self, occasion: Occasion, tables: Tables, sample: ExampleBatch, observed: Observed, rollback_of: int | None
     ) -> Version:
-        variables, exporter = self._contenders.champion.values(), self._exporters[self._contenders.serving]
+        serving = self._contenders.serving
+        learner, exporter = self._contenders.learners[serving], self._exporters[serving]
+        against = self.champion if serving == self._standing_of else None
+        variables: Told = learner.version_changes() if against is not None else learner.version_variables()
+        self._standing_of = serving
         number = next_version(occasion.slide_end, max(self.versions, default=0))
-        content = exporter.content_sha256(variables, tables), exporter.signature()
         whose = self._config.name, number, self.champion, rollback_of
-        manifest = manifest_of(self._config, self._hash, occasion, *whose, *content)
+        manifest = manifest_of(self._config, self._hash, occasion, *whose, "", exporter.signature())
         if self._contenders.serving != OWN:
             manifest = msgspec.structs.replace(manifest, challenger=self._contenders.serving)
         self.previous = self.champion if rollback_of is None else None
         self.champion, self._tables = number, tables
         self.versions.append(number)
-        told = card(manifest, observed, self._moved(observed.matured, occasion.slide))
-        return Version(manifest, variables, tables, sample, self._contenders.score_champion(sample), told, exporter)
+        told = partial(card, observed=observed, moved=self._moved(observed.matured, occasion.slide))
+        logits = self._contenders.score_champion(sample)
+        return Version(manifest, against, variables, tables, sample, logits, told, exporter)
 
     def _moved(self, examples: ExampleBatch | None, slide: int) -> Moved:
         """What moves the scores of the champion on labelled examples."""
@@ -192,16 +201,23 @@ class Publisher:
 
     def write(self, version: Version) -> None:
         """Step 5: files in a temporary folder, loaded and queried there, then given their number."""
-        self.checkpoints.publish(
-            version.manifest.version,
-            lambda folder: self._write_files(folder, version),
-            version.manifest,
-            lambda folder: version.exporter.check(folder, version.sample, version.logits),
+        number, exporter, standing = version.manifest.version, version.exporter, self._standing
+        told = {**version.variables, **exporter.padded(version.tables)}
+        standing.advance(number, told, version.against, exporter.content_sha256)
+        beside = standing.beside(self._config.checkpoints.max_delta_share)
+        manifest = msgspec.structs.replace(
+            version.manifest, content_sha256=standing.content, delta=None if beside is None else beside[0]
         )
 
-    def _write_files(self, folder: Path, version: Version) -> None:
-        version.exporter.write(folder, version.variables, version.tables)
-        card_text.write(folder, version.card)
+        def write(folder: Path) -> None:
+            exporter.write(folder, standing.arrays)
+            card_text.write(folder, version.card(manifest))
+            if beside is not None:
+                (folder / deltas.FILE).write_bytes(beside[1])
+
+        self.checkpoints.publish(
+            number, write, manifest, lambda folder: exporter.check(folder, version.sample, version.logits)
+        )
 
     def announcement(self, number: int) -> dict[str, Any]:
         """What the world is told of a version; keyed by model and version, at least once."""
@@ -225,6 +241,11 @@ class Publisher:
         self.champion, self.versions, self.pins = state["champion"], list(state["versions"]), set(state["pins"])
         self._hashes = {self._hash, *state["config_hashes"]}
         self._tables = {key: (table["keys"], table["values"]) for key, table in state["tables"].items()}
+        self._standing_of = None
+        if self.champion is not None:
+            self._standing_of = self._contenders.serving
+            exporter, variables = self._exporters[self._standing_of], self._contenders.champion.values()
+            self._standing.begin(self.champion, {**variables, **exporter.padded(self._tables)})
 
 
 def _template(name: str) -> str:

@@ -32,6 +32,14 @@ class Checkpoints(Section, frozen=True):
         op("passed to the file system of a URL as they are: key, secret, client_kwargs, ...; secrets as ${ENV_VAR}"),
     ] = msgspec.field(default_factory=dict)
     keep: Annotated[int, op("versions kept beside the champion, its parent and pinned ones", ge=2)] = 5
+    max_delta_share: Annotated[
+        float,
+        op(
+            "beside a version lies what differs from the one before, for those who follow, unless it takes more than "
+            "this share of the bytes of the whole; 0 = never",
+            ge=0,
+        ),
+    ] = 0.5
 
 
 class Announce(Section, frozen=True):

@@ -94,8 +94,8 @@ def assert_rolled_back(state: Path, target: int, parent: int) -> None:
 
 
 def sums(manifest: Manifest) -> dict[str, str]:
-    """Of the model's files; the card tells of the rollback."""
-    return {name: file.sha256 for name, file in manifest.files.items() if not name.startswith("card.")}
+    """Of the model's files; card and delta tell of the rollback."""
+    return {name: file.sha256 for name, file in manifest.files.items() if not name.startswith(("card.", "delta."))}
 
 
 def assert_pruned(state: Path, pinned: int) -> None:

@@ -327,6 +327,29 @@ def test_what_a_step_moved_is_all_that_is_told():
     assert learner.changes()["champion"]["table/user"].rows.tolist() == [1 + 12345 % 1000]
 
 
+def test_a_version_and_the_capture_after_it_share_the_copies_of_moved_rows():
+    made, learner, replay = _learner()
+    learner.learn(examples(made, 300, seed=0), replay, 0)
+    learner.promote()
+    before = learner.version_variables()
+    learner.changes()
+    learner.learn(examples(made, 40, seed=1), replay, 1)
+    learner.promote()
+    told = learner.version_changes()
+    _equal({name: _onto(before[name], leaf) for name, leaf in told.items()}, learner.version_variables())
+    assert 0 < len(told["table/user"].rows) <= 2 * 40  # as many are replayed
+    captured = learner.changes()["champion"]
+    assert all(captured[name] is leaf for name, leaf in told.items() if name.startswith("table/"))
+    assert len(learner.version_changes()["table/user"].rows) == 0
+    captured_as = learner.version_variables()
+    learner.learn(examples(made, 40, seed=2), replay, 2)
+    learner.promote()
+    learner.version_changes()
+    learner.load_champion(before)  # what was told is no longer so
+    captured = learner.changes()["champion"]
+    _equal({name: _onto(captured_as[name], leaf) for name, leaf in captured.items()}, before)
+
+
 def test_every_graph_is_built_before_the_first_row_and_never_again():
     made, learner, replay = _learner()
     learner.trace()

@@ -37,6 +37,10 @@ class Published:
     ids: dict[str, list[str]]
     batch: ExampleBatch
 
+    def arrays(self, variables: dict | None = None, tables: dict | None = None) -> dict:
+        variables = self.learner.version_variables() if variables is None else variables
+        return {**variables, **self.exporter.padded(self.tables if tables is None else tables)}
+
 
 def _tables(made: Setting, batch: ExampleBatch) -> dict:
     """Travelling values for the keys of the first half of a batch: what `Aggregates.table` gives."""
@@ -65,8 +69,9 @@ def _publish(made: Setting, folder: Path, *, slides: int = 3) -> Published:
     tables = _tables(made, batch)
     exporter = Exporter(made.config, made.features, made.columns, folder / "template")
     exporter.prepare(learner)
-    exporter.write(folder / "1", learner.version_variables(), tables)
-    return Published(made, learner, exporter, tables, folder / "1", ids, batch)
+    published = Published(made, learner, exporter, tables, folder / "1", ids, batch)
+    exporter.write(folder / "1", published.arrays())
+    return published
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +173,7 @@ def test_a_version_that_answers_with_nan_is_refused(published, tmp_path):
     variables[max(name for name in variables if name.endswith("bias"))][:] = (
         np.nan
     )  # of the logit: a ReLU would swallow it
-    published.exporter.write(tmp_path, variables, published.tables)
+    published.exporter.write(tmp_path, published.arrays(variables))
     with pytest.raises(StateError, match="by up to nan"):
         published.exporter.check(tmp_path, published.batch, published.learner.score_champion(published.batch))
     with pytest.raises(StateError, match="serving_default answers"):
@@ -185,10 +190,10 @@ def test_what_is_loaded_is_what_was_written(published):
     for key, pair in published.tables.items():
         for value, back in zip(pair, tables[key], strict=True):
             np.testing.assert_array_equal(value, back)
-    digest = published.exporter.content_sha256(written, published.tables)
-    assert published.exporter.content_sha256(variables, tables) == digest
+    digest = published.exporter.content_sha256(published.arrays(written))
+    assert published.exporter.content_sha256(published.arrays(variables, tables)) == digest
     other = {key: (found, values + 1) for key, (found, values) in tables.items()}
-    assert published.exporter.content_sha256(variables, other) != digest
+    assert published.exporter.content_sha256(published.arrays(variables, other)) != digest
 
 
 def test_a_rollback_makes_an_old_version_the_champion_again(published):
@@ -203,7 +208,7 @@ def test_a_rollback_makes_an_old_version_the_champion_again(published):
 
 @pytest.mark.parametrize("name", ["variables/variables.index", "variables/variables.data-00000-of-00001"])
 def test_torn_variables_are_a_clear_stop(published, tmp_path, name):
-    published.exporter.write(tmp_path, published.learner.version_variables(), published.tables)
+    published.exporter.write(tmp_path, published.arrays())
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(StateError, match="variables cannot be read"):
@@ -217,16 +222,16 @@ def test_foreign_versions_and_variables_are_refused(published, tmp_path):
     with pytest.raises(StateError, match="holds no aggregates of 'item' as this config has them"):
         other.exporter.load(published.folder)
     with pytest.raises(StateError, match="the graph does not hold"):
-        published.exporter.write(tmp_path / "2", {}, published.tables)
+        published.exporter.write(tmp_path / "2", published.arrays({}))
     unprepared = Exporter(published.made.config, published.made.features, published.made.columns, tmp_path)
     with pytest.raises(StateError, match="prepare it first"):
-        unprepared.content_sha256(published.learner.version_variables(), published.tables)
+        unprepared.content_sha256(published.arrays())
 
 
 def test_a_disk_that_refuses_may_be_tried_again(published, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RetryableError, match="cannot be written"):
-        published.exporter.write(tmp_path / "file", published.learner.version_variables(), published.tables)
+        published.exporter.write(tmp_path / "file", published.arrays())
 
 
 def _sums(folder: Path) -> dict[str, str]:
@@ -244,9 +249,7 @@ def test_equal_versions_are_equal_bytes_whatever_else_was_traced_and_from_any_th
         "variables/variables.data-00000-of-00001",
     }
     assert _sums(again.folder) == _sums(published.folder)
-    writer = threading.Thread(
-        target=again.exporter.write, args=(tmp_path / "2", again.learner.version_variables(), again.tables)
-    )
+    writer = threading.Thread(target=again.exporter.write, args=(tmp_path / "2", again.arrays()))
     writer.start()
     writer.join()
     assert _sums(tmp_path / "2") == _sums(published.folder)
@@ -259,7 +262,7 @@ sys.path[:0] = sys.argv[2:]
 from test_export import SMALL, _publish, _sums
 from model_inputs import setting
 made = _publish(setting(SMALL), Path(sys.argv[1]))
-digest = made.exporter.content_sha256(made.learner.version_variables(), made.tables)
+digest = made.exporter.content_sha256(made.arrays())
 print(json.dumps([_sums(made.folder), digest, made.learner.model_sha256()]))
 """
 
@@ -271,7 +274,7 @@ def test_another_process_makes_the_same_bytes(published, tmp_path):
     sums, digest, model = json.loads(out.splitlines()[-1])
     assert model == published.learner.model_sha256()
     assert sums == _sums(published.folder)
-    assert digest == published.exporter.content_sha256(published.learner.version_variables(), published.tables)
+    assert digest == published.exporter.content_sha256(published.arrays())
 
 
 _TENSORFLOW_ALONE = """
@@ -349,13 +352,13 @@ def test_tables_larger_than_nothing_and_as_large_as_allowed(published, tmp_path)
         entry.key: (np.empty(0, np.uint64), np.empty((0, len(entry.names)), np.float32))
         for entry in published.exporter.entries
     }
-    published.exporter.write(tmp_path / "empty", published.learner.version_variables(), empty)
+    published.exporter.write(tmp_path / "empty", published.arrays(tables=empty))
     assert all(len(found) == 0 for found, _ in published.exporter.load(tmp_path / "empty")[1].values())
     full = {}
     for entry in published.exporter.entries:
         found = np.sort(np.random.default_rng(1).integers(1, 2**64 - 1, entry.capacity, dtype=np.uint64))
         full[entry.key] = (found, np.ones((len(found), len(entry.names)), np.float32))
-    published.exporter.write(tmp_path / "full", published.learner.version_variables(), full)
+    published.exporter.write(tmp_path / "full", published.arrays(tables=full))
     for key, (found, values) in published.exporter.load(tmp_path / "full")[1].items():
         np.testing.assert_array_equal(found, full[key][0])
         np.testing.assert_array_equal(values, full[key][1])

@@ -1,0 +1,1 @@
+"""What publishing costs the worker, and what following costs a server."""
