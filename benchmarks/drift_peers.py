@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,16 +50,34 @@ def variants() -> Iterator[tuple[str, Peer, float | None]]:
             yield f"{name}, {peer.key} {threshold:g}", peer, threshold
 
 
-def listen(day: Day) -> None:
-    """Adds to a day the slides in which each of them alarmed, given every value in order."""
-    slides = list(zip(day.scores, day.labels, strict=True))
-    loss = [losses(scores, labels).tolist() for scores, labels in slides]
-    error = [((scores > 0) != (labels > 0.5)).tolist() for scores, labels in slides]
-    for name, peer, threshold in variants():
-        detector = peer.made(threshold)
-        columns = error if peer.errors else loss
-        counts = [_alarms(detector, values[:: peer.step]) for values in columns]
-        day.alarms[name] = [at for at, count in enumerate(counts) for _ in range(count)]
+class Panel:
+    """All of them, given a day's values in order."""
+
+    def __init__(self) -> None:
+        self._detectors = {name: peer.made(threshold) for name, peer, threshold in variants()}
+        self.alarms: dict[str, list[int]] = {name: [] for name in self._detectors}  # slides
+
+    def hear(self, day: Day, slides: range) -> None:
+        for at in slides:
+            loss = losses(day.scores[at], day.labels[at]).tolist()
+            error = ((day.scores[at] > 0) != (day.labels[at] > 0.5)).tolist()
+            for name, peer, _ in variants():
+                values = error if peer.errors else loss
+                self.alarms[name] += [at] * _alarms(self._detectors[name], values[:: peer.step])
+
+
+def listen(day: Day, parted: Mapping[int, Sequence[Day]] | None = None) -> None:
+    """Adds to a day who of them alarmed in which slides, and to the days that went other ways from a slide on."""
+    panel, done = Panel(), 0
+    for begins, others in sorted((parted or {}).items()):
+        panel.hear(day, range(done, begins))
+        done = begins
+        for other in others:
+            copied = copy.deepcopy(panel)
+            copied.hear(other, range(begins, len(other.events)))
+            other.alarms.update(copied.alarms)
+    panel.hear(day, range(done, len(day.events)))
+    day.alarms.update(panel.alarms)
 
 
 def _alarms(detector: Any, values: list[Any]) -> int:

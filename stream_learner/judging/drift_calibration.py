@@ -10,6 +10,7 @@ every average as it was is found, and the feature it goes by is named.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,20 +92,27 @@ class CalibrationDrift:
             self._step[:, :, at] += np.bincount(cells.ravel(), weights, self._step[:, :, 0].size).reshape(-1, CELLS)
 
     def tests(self, at: int) -> list[Test]:
-        """Of a look at `at`, us: every feature over every span."""
+        """Of a look at `at`, us: every feature, over the span that speaks most against it."""
         self._judge_unrest()
         self._steps.append((at, self._step))
         self._step = np.zeros_like(self._step)
         self._settle(at - _SPANS[-1] * int(self._settings.window))
-        least, tests = self._settings.min_change, []
-        for times in _SPANS:
-            recent, known = self._around(at - times * int(self._settings.window))
-            for feature, name in enumerate(self.names):
-                excess = _excess(recent[feature], known[feature], float(self._prior[feature]))
-                if excess is not None:
-                    chance = f_tail(excess.ratio / self._spread(feature), excess.freedom, math.inf)
-                    tests.append(Test("relation", name, f"{MEASURE}_{times}", excess.size, least, chance))
-        return tests
+        sides = [self._around(at - times * int(self._settings.window)) for times in _SPANS]
+        return [test for feature in range(len(self.names)) for test in self._tested(feature, sides)]
+
+    def _tested(self, feature: int, sides: Sequence[tuple[F64, F64]]) -> list[Test]:
+        """The test of one feature; `sides`: by span its sums and those before it. The p-value is corrected for the
+        choice of the span (Bonferroni)."""
+        told = []
+        for recent, known in sides:
+            excess = _excess(recent[feature], known[feature], float(self._prior[feature]))
+            if excess is not None:
+                told.append((f_tail(excess.ratio / self._spread(feature), excess.freedom, math.inf), excess.size))
+        if not told:
+            return []
+        chance, size = min(told)
+        chance = min(chance * len(told), 1.0)
+        return [Test("relation", self.names[feature], MEASURE, size, self._settings.min_change, chance)]
 
     def found(self, names: set[str], at: int) -> None:
         """These features were told of at `at` (us): from now on they are held against what they have become."""
