@@ -10,7 +10,7 @@ every average as it was is found, and the feature it goes by is named.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,9 @@ from stream_learner.events import ExampleBatch
 from stream_learner.judging.drift_inputs import InputColumns
 from stream_learner.judging.drift_tests import Test
 from stream_learner.judging.metrics import probabilities
-from stream_learner.judging.sketch import ID_BUCKETS, MISSING
+from stream_learner.judging.sketch import ID_BUCKETS, MISSING, id_codes
 from stream_learner.judging.tails import f_tail
-from stream_learner.settings import Drift
+from stream_learner.settings import NOVELTY, Drift
 
 F64 = NDArray[np.float64]
 Logits = NDArray[np.float32]
@@ -74,7 +74,8 @@ class CalibrationDrift:
         if sample is not None and np.isfinite(logits).any():
             numbers = sample.numbers[:, list(self._columns.numbers.values())].astype(np.float64)
             both = np.concatenate([numbers, logits[:, None].astype(np.float64)], axis=1)
-            quantiles = np.arange(1, self._settings.bins) / self._settings.bins
+            bins = min(self._settings.bins, ID_BUCKETS)
+            quantiles = np.arange(1, bins) / bins
             seen = np.where(np.isnan(both).all(axis=0), 0.0, both)
             self._edges = np.nanquantile(seen, quantiles, axis=0, method="lower").T
         self._restart()
@@ -84,12 +85,14 @@ class CalibrationDrift:
         scored = np.isfinite(logits)
         if self._edges is None or not scored.any():
             return
-        examples, z = examples.take(scored), logits[scored].astype(np.float64)
-        chances = probabilities(z)
-        cells = self._cells(examples, z) + np.arange(len(self.names)) * CELLS
-        for at, values in enumerate((examples.label > 0.5, chances, chances * (1 - chances))):
-            weights = np.repeat(values.astype(np.float64), len(self.names))
-            self._step[:, :, at] += np.bincount(cells.ravel(), weights, self._step[:, :, 0].size).reshape(-1, CELLS)
+        if not scored.all():
+            examples, logits = examples.take(scored), logits[scored]
+        chances = probabilities(logits.astype(np.float64))
+        variances, bought = chances * (1 - chances), np.flatnonzero(examples.label > 0.5)
+        for sums, cells in zip(self._step, self._cells(examples, logits, self._edges), strict=True):
+            sums[:, 0] += np.bincount(cells[bought], minlength=CELLS)
+            sums[:, 1] += np.bincount(cells, chances, CELLS)
+            sums[:, 2] += np.bincount(cells, variances, CELLS)
 
     def tests(self, at: int) -> list[Test]:
         """Of a look at `at`, us: every feature, over the span that speaks most against it."""
@@ -149,17 +152,17 @@ class CalibrationDrift:
         total, weight = self._unrest[feature]
         return max(1.0, float(total / weight))
 
-    def _cells(self, examples: ExampleBatch, logits: F64) -> NDArray[np.int64]:
-        """The cell of each feature, [n, names]."""
-        columns, edges = self._columns, self._edges
-        assert edges is not None
-        cells = columns.codes(examples).astype(np.int64)
-        cells[:, len(columns.numbers) :][cells[:, len(columns.numbers) :] == MISSING] = CELLS - 1
-        numbers = examples.numbers[:, list(columns.numbers.values())].astype(np.float64)
-        for at, column in enumerate(numbers.T):
-            cells[:, at] = np.where(np.isnan(column), CELLS - 1, np.searchsorted(edges[at], column, side="right"))
-        logit = np.searchsorted(edges[-1], logits, side="right")
-        return np.concatenate([cells, logit[:, None]], axis=1)
+    def _cells(self, examples: ExampleBatch, logits: Logits, edges: F64) -> Iterator[NDArray[np.intp]]:
+        """The cells [n] of each of `names`."""
+        columns = self._columns
+        for at, column in enumerate(columns.numbers.values()):
+            yield _binned(examples.numbers[:, column], edges[at])
+        for column in columns.ids.values():
+            codes = id_codes(examples.ids[:, column])
+            yield np.where(codes == MISSING, CELLS - 1, codes).astype(np.intp)
+        for name in columns.unseen:
+            yield examples.unseen[:, list(NOVELTY).index(name)].astype(np.intp)
+        yield _binned(logits, edges[-1])
 
     def capture(self) -> dict[str, Any]:
         return {
@@ -209,3 +212,8 @@ def _deviance(seen: F64, expected: F64, variance: F64) -> F64:
         rest, rest_expected = trials - seen, trials - expected
         not_bought = np.where(rest > 0, rest * np.log(rest / rest_expected), 0.0)
     return np.maximum(2.0 * (bought + not_bought), 0.0)
+
+
+def _binned(values: NDArray[np.float32], edges: F64) -> NDArray[np.intp]:
+    """The bin of each value [n], the last cell where it is missing."""
+    return np.where(np.isnan(values), CELLS - 1, np.searchsorted(edges.astype(np.float32), values, side="right"))

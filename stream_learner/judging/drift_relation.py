@@ -23,7 +23,8 @@ F64 = NDArray[np.float64]
 
 SIGNALS = ("offset", "slope")
 
-_CLOCK = 512  # values between two looks of ADWIN
+_CLOCK = 512  # values between two looks of ADWIN, at least,
+_LOOKS = 32  # and about so many looks a slide at the most
 _LONGEST_ARM = 3.0  # |z - mean z| beyond which an example moves the slope no further
 _CHANGES = (1, 2, 4)  # times `drift.min_change`: what Page-Hinkley is tuned to
 _MEMORY = 0.98  # share of what was known of scale and unrest that a slide leaves
@@ -52,7 +53,8 @@ class RelationDrift:
             return []
         chances = probabilities(z)
         self._mean_logit.add(float(z.sum()), float(len(z)))
-        arms = {"offset": np.ones(len(z)), "slope": np.clip(z - self._mean_logit.value, -_LONGEST_ARM, _LONGEST_ARM)}
+        steep = np.clip(z - self._mean_logit.value, -_LONGEST_ARM, _LONGEST_ARM)
+        arms: dict[str, F64 | float] = {"offset": 1.0, "slope": steep}
         chance = min(max(span / self._settings.run_length / 8, _LEAST_DELTA), _MOST_DELTA)  # half the budget, 4 ways
         found = []
         for signal, watcher in self._watchers.items():
@@ -103,7 +105,7 @@ class _Watcher:
         self._level = _Average()  # of the signal
         self._variance = _Average()  # of a slide's sum
 
-    def take(self, bought: NDArray[np.bool_], chances: F64, arm: F64, chance: float) -> list[tuple[str, float]]:
+    def take(self, bought: NDArray[np.bool_], chances: F64, arm: F64 | float, chance: float) -> list[tuple[str, float]]:
         """A slide's labels [n], the model's chances, and how far each example moves the signal (y - p) x arm. The
         detectors that alarmed, and by how much the recalibration has moved, as a change of log-odds."""
         values, variances = (bought - chances) * arm, chances * (1 - chances) * arm**2
@@ -115,13 +117,14 @@ class _Watcher:
         usual = 0.0 if math.isnan(self._level.value) else self._level.value
         shift = total / expected - usual
         self._adwin.delta, self._adwin.spread = chance, spread
+        self._adwin.clock = max(_CLOCK, 1 << (len(values) // _LOOKS).bit_length())
         found = ["adwin"] * bool(self._adwin.update(values))
         found += ["page_hinkley"] * self._likelihood_ratios(values, chances, arm, chance, spread)
         self._believe(min((total - usual * expected) ** 2 / expected, _MOST_UNREST * spread))
         self._level.add(total, expected)
         return [(name, shift) for name in found]
 
-    def _likelihood_ratios(self, values: F64, chances: F64, arm: F64, chance: float, spread: float) -> bool:
+    def _likelihood_ratios(self, values: F64, chances: F64, arm: F64 | float, chance: float, spread: float) -> bool:
         """Page-Hinkley tests whose steps are log-likelihood ratios of a change by c (over c): allowance log E exp(c x)
         / c, threshold log(1 / chance) (Lorden 1971). The mean time to a false alarm is e^threshold over the steps' mean
         information (Siegmund 1985), so traffic raises the threshold, and alarms stay as rare in event time."""
@@ -153,7 +156,7 @@ class _Watcher:
         return {"adwin": self._adwin, "unrest": self._unrest, "level": self._level, "variance": self._variance}
 
 
-def _allowance(chances: F64, tilt: F64) -> F64:
+def _allowance(chances: F64, tilt: F64 | float) -> F64:
     """log E exp(t (y - p)) of each example [n], for the tilt t or -t, whichever is more."""
     up, down = (np.log1p(chances * np.expm1(t)) - t * chances for t in (tilt, -tilt))
     return np.maximum(up, down)
