@@ -103,8 +103,9 @@ class DriftWatch:
         scored = np.isfinite(examples.logit_champion)
         if not scored.any():
             return {}
-        offset, slope = estimate.recalibration(*self._matured)
-        return estimate.estimated(examples.logit_champion[scored], offset, slope, weights[scored])
+        logits = examples.logit_champion[scored]
+        chances = estimate.recalibrated(logits, *estimate.recalibration(*self._matured))
+        return estimate.estimated(logits, chances, weights[scored])
 
     def numbers(self) -> dict[str, Any]:
         """For a verdict: the findings that stand, every test of the last look and the inputs' Jensen-Shannon
