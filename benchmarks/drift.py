@@ -10,7 +10,7 @@ happens.
 
 Finding by alarming all the time is no art, so each of River's detectors is also run less sensitive, step by step, and
 where its defaults give more false alarms than ours, the most sensitive one that keeps to our rate has a row of its own.
-Ours is on the frontier of a kind of change unless one of all these finds at least as many, at least as soon, at no more
+Ours is on the frontier of a kind of change unless one of all these finds some, at least as many and as soon, at no more
 false alarms, and one of the three better. The shops are others than those (100 to 107) on which thresholds were chosen.
 """
 
@@ -137,13 +137,14 @@ def _delay(detectors: tuple[str, ...], day: Day, twin: Day) -> int | None:
 
 
 def _better(one: Mapping[str, Any], other: Mapping[str, Any], kind: str) -> bool:
-    """Whether the one finds at least as many, as soon, with as few false alarms, and one of these better."""
+    """Whether the one finds some, at least as many, as soon, with as few false alarms, and one of these better."""
 
     def merit(row: Mapping[str, Any]) -> tuple[float, float, float]:
         delay = row[kind]["median_delay_events"]
         return row[kind]["found"], -math.inf if delay is None else -delay, -row["false_alarms_per_100k"]
 
-    return merit(one) != merit(other) and all(a >= b for a, b in zip(merit(one), merit(other), strict=True))
+    better = merit(one) != merit(other) and one[kind]["found"] > 0
+    return better and all(a >= b for a, b in zip(merit(one), merit(other), strict=True))
 
 
 def _shown(rows: Mapping[str, Any]) -> list[str]:
@@ -163,7 +164,7 @@ def shown(content: Mapping[str, Any]) -> str:
     lines.append("|---" * (2 + len(ROWS)) + "|")
     for name, row in content["detectors"].items():
         stars = content["frontier"] if name == OURS else {}
-        cells = [_cell(row[kind]) + " *" * bool(stars.get(kind)) for kind in ROWS]
+        cells = [_cell(row[kind]) + " *" * bool(stars.get(kind) and row[kind]["found"]) for kind in ROWS]
         lines.append(f"| {name} | {row['false_alarms_per_100k']:.2f} | " + " | ".join(cells) + " |")
     for kind, names in content["dominated_by"].items():
         if names:
