@@ -32,6 +32,7 @@ MEASURE = "calibration"
 PREDICTION = "prediction"  # the champion's own logit, as a feature
 CELLS = ID_BUCKETS + 1  # the last is for what is missing
 _SPANS = (1, 2, 4, 8)  # the last so many `drift.window`s are tested
+_STEPS_PER_WINDOW = 4  # at the least; twice as many at the most
 _LEAST_VARIANCE = 5.0  # of the purchases in a cell of its own; the others are one
 _MOST_USUAL = 3.0  # log-odds
 _PRIOR_AFTER_CHANGE = 1.0  # log-odds: how wrong a champion may be that was found wrong
@@ -63,7 +64,7 @@ class CalibrationDrift:
     def _restart(self) -> None:
         shape = (len(self.names), CELLS, 3)  # purchases, expected ones, their variance
         self._step = np.zeros(shape)  # since the last look
-        self._steps: list[tuple[int, F64]] = []  # end of a look's step (us), its sums
+        self._steps: list[tuple[int, F64]] = []  # ends (us), sums of the last looks' steps
         self._before = np.zeros(shape)  # older than every span
         self._prior = np.full(len(self.names), self._settings.min_change)
         self._unrest = np.full((len(self.names), 2), _PRIOR_FREEDOM)  # deviance and its degrees of freedom
@@ -97,8 +98,7 @@ class CalibrationDrift:
     def tests(self, at: int) -> list[Test]:
         """Of a look at `at`, us: every feature, over the span that speaks most against it."""
         self._judge_unrest()
-        self._steps.append((at, self._step))
-        self._step = np.zeros_like(self._step)
+        self._close_step(at)
         self._settle(at - _SPANS[-1] * int(self._settings.window))
         sides = [self._around(at - times * int(self._settings.window)) for times in _SPANS]
         return [test for feature in range(len(self.names)) for test in self._tested(feature, sides)]
@@ -133,6 +133,13 @@ class CalibrationDrift:
             side = recent if end > since else known
             side += sums
         return recent, known
+
+    def _close_step(self, at: int) -> None:
+        """Steps of less than a quarter of `drift.window` become one, so that frequent looks do not make many."""
+        step, self._step = self._step, np.zeros_like(self._step)
+        if len(self._steps) > 1 and at - self._steps[-2][0] <= int(self._settings.window) // _STEPS_PER_WINDOW:
+            step += self._steps.pop()[1]
+        self._steps.append((at, step))
 
     def _settle(self, since: int) -> None:
         """What has left the longest span becomes part of what is known."""

@@ -7,10 +7,10 @@ import pytest
 
 from stream_learner.events import ExampleBatch
 from stream_learner.judging.drift import DriftWatch
-from stream_learner.judging.drift_calibration import _deviance
+from stream_learner.judging.drift_calibration import CalibrationDrift, _deviance
 from stream_learner.judging.drift_inputs import InputColumns
 from stream_learner.judging.metrics import probabilities
-from stream_learner.settings import Drift
+from stream_learner.settings import Drift, Duration
 from tests.windows.streams import same_state
 
 SLIDE = 10 * 60_000_000
@@ -103,6 +103,23 @@ def test_a_wrong_champion_is_not_drift():
     found = [(number, finding.subject) for number, finding in heard(Ignorant())]
     assert [subject for _, subject in found if subject != "source"] == []
     assert len(found) <= 1 and all(number < CHANGED for number, _ in found)  # once, soon after it went into service
+
+
+def test_frequent_looks_cost_no_more_memory():
+    """A look a slide, slides of ten minutes, windows of two hours: the last 16 hours in at most eight steps each."""
+    shop = Sources(rows=50)
+    watch = CalibrationDrift(shop.watched, Drift(window=Duration.parse("2h")))
+    watch.rebase(shop.slide(0), shop.slide(0).logit_champion)
+    for number in range(200):
+        examples = shop.slide(number)
+        watch.matured(examples, examples.logit_champion)
+        watch.tests((number + 1) * SLIDE)
+    state = watch.capture()
+    assert 8 * 4 <= len(state["steps"]) <= 8 * 8
+    counted = state["before"] + sum(step["sums"] for step in state["steps"])
+    assert counted[-1, :, 1].sum() == pytest.approx(
+        sum(probabilities(shop.slide(n).logit_champion).sum() for n in range(200)), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("cut", [10, 63])
