@@ -129,9 +129,9 @@ bench-ids: setup
 bench-restart: setup
 	$(BIN)/python -m benchmarks.restart $(if $(OUT),--out $(OUT))
 
-# Which drifts are found, how soon, at what price in false alarms; and what judging costs.
+# Which drifts are found, how soon, at what price in false alarms: [SHOPS=6] [OUT=d.json]; and what judging costs.
 bench-drift: setup bench-setup
-	$(BIN)/python -m benchmarks.drift $(if $(OUT),--out $(OUT)) --seeds $(SEEDS)
+	nice -n 10 $(BIN)/python -m benchmarks.drift $(if $(OUT),--out $(OUT)) $(if $(SHOPS),--shops $(SHOPS))
 
 bench-judging: setup
 	$(BIN)/python -m benchmarks.judging $(if $(OUT),--out $(OUT))

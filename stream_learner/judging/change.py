@@ -27,7 +27,8 @@ class Adwin:
     ) -> None:
         self.delta = delta
         self.spread = 1.0
-        self._clock, self._per_row, self._least, self._grace = clock, per_row, least, grace
+        self.clock = clock
+        self._per_row, self._least, self._grace = per_row, least, grace
         self._rows: list[F64] = []  # by size 2**row: [buckets, 2] sums and sums of squares, oldest first
         self._seen = 0
 
@@ -46,10 +47,10 @@ class Adwin:
         alarms = []
         start = 0
         while start < len(values):
-            stop = min(start + self._clock - self._seen % self._clock, len(values))
+            stop = min(start + self.clock - self._seen % self.clock, len(values))
             self._insert(values[start:stop])
             self._seen += stop - start
-            if self._seen % self._clock == 0 and self.width > self._grace and self._shrink():
+            if self._seen % self.clock == 0 and self.width > self._grace and self._shrink():
                 alarms.append(stop - 1)
             start = stop
         return alarms

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stream_learner.events import ExampleBatch
 from stream_learner.judging import estimate
+from stream_learner.judging.drift_calibration import CalibrationDrift
 from stream_learner.judging.drift_inputs import InputColumns, InputDrift
 from stream_learner.judging.drift_labels import LabelDrift
 from stream_learner.judging.drift_predictions import PredictionDrift
@@ -27,6 +28,7 @@ from stream_learner.settings import Drift
 Logits = NDArray[np.float32]
 
 _RECALIBRATED_ON = 20_000  # matured examples that the estimate is recalibrated on
+_PARTS = (*KINDS, "calibration")
 _SHOWN = 50  # findings kept for the report, newest last
 
 
@@ -39,6 +41,7 @@ class DriftWatch:
         self.labels = LabelDrift(settings)
         self.predictions = PredictionDrift(settings)
         self.relation = RelationDrift(settings)
+        self.calibration = CalibrationDrift(columns, settings)
         self.alarms: Counter[str] = Counter(dict.fromkeys(KINDS, 0))  # by kind, since the state began
         self.current: list[Finding] = []  # of the last look, and of the relation since
         self.tests: list[Test] = []  # of the last look
@@ -63,6 +66,7 @@ class DriftWatch:
         start, at = span
         self.inputs.learned(examples, slide, at)
         self.labels.matured(examples.label, delays, at)
+        self.calibration.matured(examples, champion)
         changed = self.relation.matured(champion, examples.label, at - start)
         scored = np.isfinite(champion)
         pairs = zip(self._matured, (champion[scored], examples.label[scored]), strict=True)
@@ -75,6 +79,7 @@ class DriftWatch:
         self.inputs.rebase(at)
         self.labels.rebase(at)
         sample = self.inputs.training_sample()
+        self.calibration.rebase(sample, np.empty(0, np.float32) if sample is None else score(sample))
         if sample is not None:
             self.predictions.rebase(score(sample))
 
@@ -98,8 +103,9 @@ class DriftWatch:
         scored = np.isfinite(examples.logit_champion)
         if not scored.any():
             return {}
-        offset, slope = estimate.recalibration(*self._matured)
-        return estimate.estimated(examples.logit_champion[scored], offset, slope, weights[scored])
+        logits = examples.logit_champion[scored]
+        chances = estimate.recalibrated(logits, *estimate.recalibration(*self._matured))
+        return estimate.estimated(logits, chances, weights[scored])
 
     def numbers(self) -> dict[str, Any]:
         """For a verdict: the findings that stand, every test of the last look and the inputs' Jensen-Shannon
@@ -126,7 +132,10 @@ class DriftWatch:
         distances = self.inputs.distances(at)
         self.jensen_shannon = {name: distance.js for name, distance in distances.items()}
         self.tests = [*self.inputs.tests(distances), *self.labels.tests(at), *self.predictions.tests()]
-        return findings(self.tests, min(0.5, since / settings.run_length) / 2)
+        self.tests += self.calibration.tests(at)
+        found = findings(self.tests, min(0.5, since / settings.run_length) / 2)
+        self.calibration.found({finding.subject for finding in found if finding.kind == "relation"}, at)
+        return found
 
     def _alarm(self, found: list[Finding], at: int) -> list[Finding]:
         """An alarm is a finding that the slide before did not have."""
@@ -138,7 +147,7 @@ class DriftWatch:
         return fresh
 
     def capture(self) -> dict[str, Any]:
-        parts: dict[str, Any] = {name: getattr(self, name).capture() for name in KINDS}
+        parts: dict[str, Any] = {name: getattr(self, name).capture() for name in _PARTS}
         return {
             **parts,
             "alarms": dict(self.alarms),
@@ -151,7 +160,7 @@ class DriftWatch:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        for name in KINDS:
+        for name in _PARTS:
             getattr(self, name).restore(state[name])
         self.alarms = Counter(state["alarms"])
         self.current = [Finding(**entry) for entry in state["current"]]

@@ -42,12 +42,15 @@ class PredictionDrift:
         self._recent = {model: SketchHistory(self._settings.window) for model in self._recent}
 
     def tests(self) -> list[Test]:
-        """PSI of both comparisons."""
-        settings, least, tests = self._settings, self._settings.min_prediction_psi, []
+        """PSI of both comparisons. The champion's must go beyond what the parts of its own training window, and so the
+        hours of its day, differ by; the candidate's is on the same examples."""
+        tests = []
         candidate, champion = (self._recent[model].between(-(2**63), 2**63) for model in ("candidate", "champion"))
         for subject, now, then in (("champion", champion, self._reference), ("candidate", candidate, champion)):
-            if min(sum(part.rows for part in side) for side in (now, then)) >= settings.min_examples:
-                distance = Reference(then, _KINDS, settings.bins).distances(now)[0]
+            if min(sum(part.rows for part in side) for side in (now, then)) >= self._settings.min_examples:
+                reference = Reference(then, _KINDS, self._settings.bins)
+                own = max(_psi(reference, [part]) for part in then) if subject == "champion" else 0.0
+                least, distance = self._settings.min_prediction_psi + own, reference.distances(now)[0]
                 tests.append(Test("predictions", subject, "psi", distance.psi, least, distance.chance))
         return tests
 
@@ -61,3 +64,7 @@ class PredictionDrift:
         for model, history in self._recent.items():
             history.restore(state["recent"][model])
         self._reference = [Sketch.restored(part) for part in state["reference"]]
+
+
+def _psi(reference: Reference, parts: list[Sketch]) -> float:
+    return reference.distances(parts)[0].psi

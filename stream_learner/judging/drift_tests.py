@@ -20,8 +20,8 @@ class Test:
     """One comparison with the reference, or one detector's state."""
 
     kind: DriftKind
-    subject: str  # a feature, `all`, label, delay, champion, candidate, offset, slope
-    measure: str  # psi, missing, new, auc, rate, adwin, page_hinkley
+    subject: str  # a feature, `all`, label, delay, champion, candidate, offset, slope, prediction
+    measure: str  # psi, missing, new, auc, rate, calibration, adwin, page_hinkley
     value: float
     least: float  # the smallest value worth an alarm
     chance: float  # p-value of a value like this without drift; 0 and 1 for detectors with a budget of their own

@@ -34,9 +34,14 @@ def recalibration(logits: NDArray[np.float32], labels: NDArray[np.float32]) -> t
     return float(at[0]), float(at[1])
 
 
-def estimated(logits: NDArray[np.float32], offset: float, slope: float, weights: F64) -> dict[str, float]:
-    """What `metrics.summary_of` would probably show once the labels of these examples [n] were known."""
-    chances = metrics.probabilities(offset + slope * logits.astype(np.float64))
+def recalibrated(logits: NDArray[np.float32], offset: float, slope: float) -> F64:
+    """The chances of a positive, [n]."""
+    return metrics.probabilities(offset + slope * logits.astype(np.float64))
+
+
+def estimated(logits: NDArray[np.float32], chances: F64, weights: F64) -> dict[str, float]:
+    """What `metrics.summary_of` would probably show of these scores [n] once the labels were known, each being positive
+    with its chance [n]."""
     own, if_positive = metrics.chances_and_losses(logits, np.ones(len(logits)))
     if_negative = metrics.losses(logits, np.zeros(len(logits)))
     sums = Sums(

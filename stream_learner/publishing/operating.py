@@ -15,7 +15,15 @@ from stream_learner.errors import ConfigError, RetryableError, UnavailableError
 from stream_learner.publishing.checkpoints import Checkpoints, Scan, diff
 from stream_learner.publishing.commands import Commands
 from stream_learner.publishing.opening import checkpoints_root, open_storage
-from stream_learner.publishing.rendering import list_json, manifest_json, render_diff, render_list, render_show
+from stream_learner.publishing.rendering import (
+    list_json,
+    manifest_json,
+    render_diff,
+    render_list,
+    render_show,
+    render_verdict,
+)
+from stream_learner.publishing.verdict_log import newest_verdict
 from stream_learner.settings import Config, Duration
 from stream_learner.settings.base import is_url
 
@@ -70,19 +78,16 @@ def main(args: argparse.Namespace) -> int:
     UnavailableError (exit 6)."""
     state, where, options = _place(args)
     checkpoints = reading(where, state, options, args.model)
-    others = [model for model in where.models if model != checkpoints.model]
     try:
-        _act(args, state, checkpoints, others)
+        _act(args, state, checkpoints, where)
     except RetryableError as error:
         raise UnavailableError(str(error)) from error
     return 0
 
 
-def _act(args: argparse.Namespace, state: Path, checkpoints: Checkpoints, others: list[str]) -> None:
+def _act(args: argparse.Namespace, state: Path, checkpoints: Checkpoints, where: Whereabouts) -> None:
     if args.action == "list":
-        scan, pointer = checkpoints.scan(), checkpoints.pointer()
-        content = {"model": checkpoints.model, **list_json(scan.manifests, pointer), "other_models": others}
-        show(args, content, render_list(scan.manifests, pointer) + _broken(scan) + _others(others))
+        _list(args, state, checkpoints, where)
     elif args.action == "show":
         manifest = checkpoints.require(args.version)
         show(args, manifest_json(manifest), render_show(manifest))
@@ -95,6 +100,15 @@ def _act(args: argparse.Namespace, state: Path, checkpoints: Checkpoints, others
         what = f"{args.action} {args.version} of {checkpoints.model}"
         text = f"{what} left for the worker on {state}; it acts between two slides, or at its start"
         show(args, {"command": command_id}, text)
+
+
+def _list(args: argparse.Namespace, state: Path, checkpoints: Checkpoints, where: Whereabouts) -> None:
+    scan, pointer = checkpoints.scan(), checkpoints.pointer()
+    others = [model for model in where.models if model != checkpoints.model]
+    verdict = newest_verdict(state / "verdicts.jsonl", checkpoints.model, where.model)
+    content = {"model": checkpoints.model, **list_json(scan.manifests, pointer), "other_models": others}
+    text = render_list(scan.manifests, pointer) + _broken(scan) + render_verdict(verdict) + _others(others)
+    show(args, {**content, "last_verdict": verdict}, text)
 
 
 def opened(state: Path) -> Checkpoints:

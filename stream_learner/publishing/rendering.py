@@ -37,6 +37,13 @@ def _listed(manifest: Manifest) -> dict[str, str]:
     return ranked if depth else _LISTED_METRICS
 
 
+def render_verdict(verdict: dict[str, Any] | None) -> str:
+    """The gate's newest answer, in a line of its own; nothing where it has given none."""
+    if verdict is None:
+        return ""
+    return f"\nlast verdict, of the slide ending {utc(verdict['slide_end'])}: {verdict['reason']}"
+
+
 def list_json(manifests: list[Manifest], pointer: Pointer | None) -> dict[str, Any]:
     """{"champion": version or None, "versions": [manifests]}."""
     champion = pointer.version if pointer is not None else None

@@ -4,14 +4,28 @@ was requeued; a JSON object per line."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from stream_learner.durable import BAD_JSON, AppendFile, Fence, canonical_json, unfenced
 from stream_learner.errors import StateError
 from stream_learner.publishing.manifest import Manifest
 
+_TAIL_BYTES = 4 << 20
 OF_SLIDES = ("quarantined", "requeued")  # what a line's `verdict` says that is of a slide, not of the gate
+
+
+class _Answer(msgspec.Struct):
+    """What is told of a verdict beside the list of versions."""
+
+    kind: str
+    slide_end: int
+    passed: bool
+    reason: str
+    model: str | None = None
 
 
 class VerdictLog:
@@ -56,6 +70,26 @@ def pinned(slide: int, slide_end: int, version: int, *, kept: bool) -> dict[str,
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
     """The gate's verdicts in a log that may be in use, as `read_log`."""
     return [line for line in read_log(path) if line.get("verdict") not in OF_SLIDES]
+
+
+def newest_verdict(path: Path, model: str, first: str) -> dict[str, Any] | None:
+    """Of the gate's newest answer about a model slide_end (us), passed and reason; None = there is none in the last 4
+    MiB of the log, which may be in use. What is no verdict is passed over: versions are listed whatever the log is.
+    `first`: the model of the first task, whose lines name none."""
+    if not path.exists():
+        return None
+    with path.open("rb") as log:
+        size = log.seek(0, os.SEEK_END)
+        log.seek(max(size - _TAIL_BYTES, 0))
+        finished = log.read().split(b"\n")[:-1]
+    for line in reversed(finished):
+        try:
+            told = msgspec.json.decode(line, type=_Answer)
+        except BAD_JSON:
+            continue
+        if told.kind == "verdict" and (told.model or first) == model:
+            return {"slide_end": told.slide_end, "passed": told.passed, "reason": told.reason}
+    return None
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -78,7 +78,12 @@ class Drift(Section, frozen=True):
     ] = span("30d")
     min_psi: Annotated[float, Meta(description="smallest PSI of an input or of delays worth an alarm", ge=0)] = 0.1
     min_prediction_psi: Annotated[
-        float, Meta(description="smallest PSI of predictions worth an alarm; they move with the time of day", ge=0)
+        float,
+        Meta(
+            description="smallest PSI of predictions worth an alarm; of the champion's against those on its training "
+            "window, beyond what the parts of that window, with their hours of the day, differ by",
+            ge=0,
+        ),
     ] = 0.2
     min_share: Annotated[
         float, Meta(description="smallest change of a share of missing values or new ids worth an alarm", ge=0, le=1)

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from stream_learner.judging import metrics
-from stream_learner.judging.estimate import estimated, recalibration
+from stream_learner.judging.estimate import estimated, recalibrated, recalibration
+from tests.judging import car_loans
 
 
 def scored(n=40_000, seed=0):
@@ -29,7 +31,7 @@ def test_one_class_recalibrates_nothing(labels):
 
 def test_the_estimate_is_the_expectation_over_labels():
     logits = np.array([-2.0, -1.0, 0.5, 0.5], np.float32)
-    seen = estimated(logits, 0.2, 0.8, np.ones(4))
+    seen = estimated(logits, recalibrated(logits, 0.2, 0.8), np.ones(4))
     chances = metrics.probabilities(0.2 + 0.8 * logits.astype(float))
     own = metrics.probabilities(logits)
     loss = -(chances * np.log(own) + (1 - chances) * np.log(1 - own)).mean()
@@ -44,7 +46,18 @@ def test_the_estimate_is_the_expectation_over_labels():
 def test_it_is_near_what_labels_turn_out_to_be():
     logits, labels = scored()
     offset, slope = recalibration(*scored(seed=1))
-    seen, wanted = estimated(logits, offset, slope, np.ones(len(logits))), metrics.summary(logits, labels)
+    chances, wanted = recalibrated(logits, offset, slope), metrics.summary(logits, labels)
+    seen = estimated(logits, chances, np.ones(len(logits)))
     assert seen["auc"] == pytest.approx(wanted["auc"], abs=0.01)
     for name in ("log_loss", "calibration", "normalized_entropy", "base_rate"):
         assert seen[name] == pytest.approx(wanted[name], rel=0.05)
+
+
+def test_it_is_nannymls_where_recalibrated_as_there():
+    """Its confidence-based estimate of the AUC of the car loans' first chunk, isotonic on the reference: 0.970744."""
+    levels, reference = np.arange(101) / 100, np.array(car_loans.REFERENCE)
+    isotonic = IsotonicRegression().fit(levels, np.array(car_loans.REPAID) / reference, sample_weight=reference)
+    with np.errstate(divide="ignore"):
+        logits = np.log(levels / (1 - levels)).astype(np.float32)
+    seen = estimated(logits, isotonic.predict(levels), np.array(car_loans.CHUNK, float))
+    assert seen["auc"] == pytest.approx(0.970744, abs=1e-6)

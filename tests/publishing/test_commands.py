@@ -11,7 +11,8 @@ import pytest
 
 from stream_learner.errors import ConfigError, StateError
 from stream_learner.publishing.commands import Commands, OperatorCommand
-from stream_learner.publishing.verdict_log import VerdictLog, read_verdicts
+from stream_learner.publishing.rendering import render_verdict
+from stream_learner.publishing.verdict_log import VerdictLog, newest_verdict, read_verdicts
 
 
 def test_commands_wait_in_order_until_they_are_done(tmp_path: Path) -> None:
@@ -101,3 +102,21 @@ def test_verdicts_hold_finite_numbers_only(tmp_path: Path) -> None:
         log.append({"ne": math.nan})
     assert log.length == 0
     log.close()
+
+
+def test_the_newest_answer_of_the_gate_about_a_model(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.jsonl"
+    assert newest_verdict(path, "first", "first") is None
+    log = VerdictLog(path)
+    held = {"kind": "verdict", "slide_end": 5, "passed": False, "reason": "held: too few examples"}
+    log.append(held)
+    log.append({**held, "slide_end": 6, "model": "second", "reason": "held: not proven"})
+    log.append({"kind": "rollback", "slide_end": 7, "reason": "rolled back"})
+    with path.open("ab") as file:
+        file.write(b'no verdict\n{"kind":"verdict","slide_end":8,"passed":tr')
+    assert newest_verdict(path, "first", "first") == {key: held[key] for key in ("slide_end", "passed", "reason")}
+    second = newest_verdict(path, "second", "first")
+    assert second == {"slide_end": 6, "passed": False, "reason": "held: not proven"}
+    assert newest_verdict(path, "third", "first") is None
+    assert render_verdict(second) == "\nlast verdict, of the slide ending 1970-01-01T00:00:00Z: held: not proven"
+    assert render_verdict(None) == ""
