@@ -21,7 +21,7 @@ from stream_learner.events import ExampleBatch
 from stream_learner.ingest.identity import fingerprints
 from stream_learner.learning.learner import Learner
 from stream_learner.learning.replay import Replay
-from stream_learner.publishing import serving
+from stream_learner.publishing import artefact, serving
 from stream_learner.publishing.export import Exporter, served_numbers
 
 SMALL = "learning: {network: mlp, hidden: [8], batch_size: 100, dropout: 0.1}\n"
@@ -253,6 +253,18 @@ def test_equal_versions_are_equal_bytes_whatever_else_was_traced_and_from_any_th
     writer.start()
     writer.join()
     assert _sums(tmp_path / "2") == _sums(published.folder)
+
+
+def test_large_arrays_are_written_from_where_they_lie_to_the_same_bytes(published, tmp_path, monkeypatch):
+    monkeypatch.setattr(artefact, "_LENT_BYTES", 64)
+    arrays = published.arrays()
+    arrays["table/user"] = arrays["table/user"].copy()
+    assert arrays["table/user"].nbytes > 64
+    published.exporter.write(tmp_path, arrays)
+    assert _sums(tmp_path) == _sums(published.folder)
+    arrays["table/user"][:] = 0  # the array is its owner's again
+    published.exporter.write(tmp_path / "zero", arrays)
+    assert not published.exporter.load(tmp_path / "zero")[0]["table/user"].any()
 
 
 _OTHER_PROCESS = """
