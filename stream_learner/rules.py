@@ -54,6 +54,11 @@ def _next_item(config: Config) -> Iterator[str]:
     blend = task.blend
     if task.model == "blend" and not blend.neighbours + blend.network + blend.popularity:
         yield "next_item.blend: every weight is 0; give at least one"
+    if task.gate.on_degradation != "hold" and task.model not in ("network", "blend"):
+        yield (
+            f"next_item.gate.on_degradation: {task.gate.on_degradation}, but model {task.model} has no network that "
+            "could start again; use hold"
+        )
     if task.judging.k >= task.catalogue.capacity:
         yield f"next_item.judging.k: {task.judging.k}; must be below catalogue.capacity, {task.catalogue.capacity}"
 
@@ -440,6 +445,8 @@ def _positive(config: Config) -> Iterator[tuple[str, Duration]]:
     yield "gate.evidence_window", config.gate.evidence_window
     if config.canary.duration is not None:
         yield "canary.duration", config.canary.duration
+    if config.next_item.canary.duration is not None:
+        yield "next_item.canary.duration", config.next_item.canary.duration
     yield "snapshot.interval", config.snapshot.interval
     yield "lease.timeout", config.lease.timeout
     yield "lease.heartbeat", config.lease.heartbeat

@@ -21,13 +21,15 @@ NO_ROW = 0  # of items that are unknown, missing or not admitted
 class Catalogue:
     """Counts every item seen; those seen `admit_after` times get a row from 1 to `capacity`, lowest free one first.
 
-    An item without an event for `expire_after` is forgotten, and its row is free again.
+    An item without an event for `expire_after` is forgotten, and its row is free again. Of those without a row
+    `waiting` are counted at most: those longest without an event are forgotten.
     """
 
     def __init__(self, config: settings.NextItem) -> None:
         self._capacity = config.catalogue.capacity
         self._admit_after = config.catalogue.admit_after
         self._expire_after = config.catalogue.expire_after
+        self._most_waiting = config.catalogue.waiting
         self._half_life = float(config.popularity.half_life)
         self._seen = KeyIndex()
         self._rows = KeyIndex()  # of admitted items; row r of the tables is r + 1 here
@@ -36,6 +38,7 @@ class Catalogue:
         self._last: I64 = np.empty(0, np.int64)  # time of the latest, us
         self._weight: F64 = np.empty(0, np.float64)  # decayed count of events, as of `_last`
         self.expired = 0  # items let go, ever
+        self.forgotten = 0  # items without a row whose count there was no room for, ever
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -72,8 +75,9 @@ class Catalogue:
         self._weight *= np.exp2((self._last - latest) / self._half_life)
         np.add.at(self._weight, rows, np.exp2((times - latest[rows]) / self._half_life))
         self._last = latest
-        freed = self._expire(slide_end)
-        return freed, self._admit(items)
+        freed, given = self._expire(slide_end), self._admit(items)
+        self._make_room()
+        return freed, given
 
     def _grow(self) -> None:
         size = self._seen.row_limit
@@ -94,11 +98,24 @@ class Catalogue:
         freed = self._rows.find(keys[old])
         freed = np.sort(freed[freed >= 0])
         self._rows.remove_rows(freed)
-        self._seen.remove_rows(rows[old])
-        for column in (self._count, self._last, self._weight):
-            column[rows[old]] = 0
+        self._forget(rows[old])
         self.expired += len(freed)
         return freed + 1
+
+    def _make_room(self) -> None:
+        if len(self._seen) - len(self._rows) <= self._most_waiting:
+            return
+        keys, rows = self._seen.items()
+        rows = rows[self._rows.find(keys) < 0]
+        oldest = rows[np.argsort(self._last[rows], kind="stable")]  # of equals the smaller fingerprint
+        gone = oldest[: len(rows) - self._most_waiting]
+        self._forget(gone)
+        self.forgotten += len(gone)
+
+    def _forget(self, rows: I64) -> None:
+        self._seen.remove_rows(rows)
+        for column in (self._count, self._last, self._weight):
+            column[rows] = 0
 
     def _admit(self, items: U64) -> I64:
         """Only items of this slide can have become due, or have waited and come again."""
@@ -138,6 +155,7 @@ class Catalogue:
             "last": self._last[:size].copy(),
             "weight": self._weight[:size].copy(),
             "expired": self.expired,
+            "forgotten": self.forgotten,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -145,4 +163,4 @@ class Catalogue:
         self._rows.restore(state["rows"])
         self._count, self._weight = state["count"].copy(), state["weight"].copy()
         self._first, self._last = state["first"].copy(), state["last"].copy()
-        self.expired = int(state["expired"])
+        self.expired, self.forgotten = int(state["expired"]), int(state["forgotten"])

@@ -55,6 +55,7 @@ class RankingPublisher:
         self.checkpoints = open_checkpoints(named, token=lease.token, fence=lease.prove)
         self._artefact = Artefact(Path(config.state) / "template")
         self.champion: int | None = None
+        self.previous: int | None = None  # the version the champion followed; None after a rollback
         self.versions: list[int] = []  # every number ever given
         self.pins: set[int] = set()
 
@@ -103,6 +104,7 @@ class RankingPublisher:
         content = self._artefact.content_sha256(arrays), self._artefact.signature
         whose = self._config.next_item.name, number, self.champion, rollback_of
         manifest = manifest_of(self._config, self._hash, occasion, *whose, *content)
+        self.previous = self.champion if rollback_of is None else None
         self.champion = number
         self.versions.append(number)
         champion = self._learner.champion
@@ -154,13 +156,15 @@ class RankingPublisher:
     def capture(self) -> dict[str, Any]:
         return {
             "champion": self.champion,
+            "previous": self.previous,
             "versions": list(self.versions),
             "pins": sorted(self.pins),
             "config_hashes": sorted(self._hashes),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.champion, self.versions, self.pins = state["champion"], list(state["versions"]), set(state["pins"])
+        self.champion, self.previous = state["champion"], state["previous"]
+        self.versions, self.pins = list(state["versions"]), set(state["pins"])
         self._hashes = {self._hash, *state["config_hashes"]}
 
 

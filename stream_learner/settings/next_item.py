@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from stream_learner.settings.base import Duration, Section, section, span
+from stream_learner.settings.gate import Canary
 
 Task = Literal["conversion", "next_item"]
 
@@ -32,6 +33,10 @@ class Catalogue(Section, frozen=True):
     expire_after: Annotated[
         Duration | None, Meta(description="an item without an event for so long is let go; null = never")
     ] = None
+    waiting: Annotated[
+        int,
+        Meta(description="items counted that have no row; beyond, those longest without an event are forgotten", ge=16),
+    ] = 1_000_000
 
 
 class Popularity(Section, frozen=True):
@@ -129,6 +134,16 @@ class RankingGate(Section, frozen=True):
     cool_down: Annotated[Duration, Meta(description="event time after a rollback before another passes")] = span("1h")
     min_examples: Annotated[int, Meta(description="examples judged since the last version", ge=1)] = 1000
     min_recall: Annotated[float, Meta(description="least Recall@k of the candidate on them", ge=0, le=1)] = 0.0
+    on_degradation: Annotated[
+        Literal["hold", "restart_from_champion", "rollback_serving"],
+        Meta(
+            description="when the candidate is proven worse than the champion: hold it; let its network go on from the "
+            "champion's and catch up by replay; or also serve the version before the champion again and go on from that"
+        ),
+    ] = "hold"
+    catch_up_steps: Annotated[
+        int, Meta(description="steps on replayed sessions after such a restart", ge=0, le=100_000)
+    ] = 50
 
 
 class RankingJudging(Section, frozen=True):
@@ -165,3 +180,10 @@ class NextItem(Section, frozen=True):
     blend: Annotated[Blend, Meta(description="how they are weighed")] = section(Blend)
     judging: Annotated[RankingJudging, Meta(description="prequential Recall, MRR and NDCG")] = section(RankingJudging)
     gate: Annotated[RankingGate, Meta(description="when a candidate becomes a version")] = section(RankingGate)
+    canary: Annotated[
+        Canary,
+        Meta(
+            description="a new version beside the one before; what may shift is how many of the items that both know "
+            "are listed at all, and the loss is of reciprocal ranks"
+        ),
+    ] = section(Canary)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from stream_learner.events import EventSchema
-from stream_learner.next_item.learner import Exemplars, sequences
+from stream_learner.next_item.exemplars import Exemplars, sequences
 from stream_learner.next_item.network import ItemNetwork
 from stream_learner.next_item.sessions import SessionStore
 from stream_learner.next_item.training import (

@@ -158,7 +158,7 @@ def test_the_gate_publishes_what_is_proven_and_holds_what_is_not() -> None:
     worse.observe(bad, good)
     assert better.judge(1, HOUR_US, finite=True, parent=7).passed
     verdict = worse.judge(1, HOUR_US, finite=True, parent=7)
-    assert not verdict.passed and verdict.degraded and "not proven better" in verdict.reason
+    assert not verdict.passed and verdict.degraded and "proven worse than the champion: MRR@20 gain" in verdict.reason
     first = gate()
     first.observe(good[:40], None)
     assert "40 of 50" in first.judge(1, HOUR_US, finite=True, parent=None).reason
