@@ -45,6 +45,19 @@ def test_an_expired_item_leaves_its_row_to_the_next() -> None:
     assert rows(held, 1, 2, 7) == [2, NO_ROW, 1]
 
 
+def test_of_items_without_a_row_the_longest_unseen_are_forgotten() -> None:
+    held = catalogue(admit_after=3, waiting=16)
+    step(held, [90, 90, 90], 0)  # has a row, however long ago
+    for hour in range(1, 31):
+        step(held, [hour], hour)
+    assert held.seen == 1 + 16 and held.forgotten == 14 and rows(held, 90) == [1]
+    assert step(held, [30, 30, 14, 14], 31) == ([], [2])  # 30 was counted before, 14 begins anew
+    assert held.seen == 2 + 16 and 14 in held.known().tolist() and 13 not in held.known().tolist()
+    again = catalogue(admit_after=3, waiting=16)
+    again.restore(held.capture())
+    assert again.forgotten == 14 and step(again, [14], 32) == step(held, [14], 32) == ([], [3])
+
+
 def test_a_full_catalogue_makes_items_wait() -> None:
     held = catalogue(capacity=16, expire_after="5h")
     step(held, list(range(1, 19)), 0)
