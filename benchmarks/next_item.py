@@ -174,7 +174,12 @@ class Served:
         factors = tf.constant([], tf.float32, shape=(rows, 0))
         texts = np.where(recent < 0, "", recent.astype(str))
         answer = self._loaded.signatures["recommend"](
-            recent=tf.constant(texts), exclude=none, boost=none, boost_by=factors, k=tf.constant(K)
+            recent=tf.constant(texts),
+            user=tf.fill([rows], ""),
+            exclude=none,
+            boost=none,
+            boost_by=factors,
+            k=tf.constant(K),
         )
         ids = answer["ids"].numpy()
         return np.where(ids == b"", b"-1", ids).astype(np.int64)

@@ -29,7 +29,7 @@ def ranking_canary(config: settings.NextItem) -> Canary:
 
 def watch(canary: Canary, new: tuple[RankingModel, Top], previous: RankingModel, examples: NextItems, k: int) -> None:
     """A slide's examples, ranked by both as they arrived; by the new version they have been already."""
-    sides = (new, (previous, previous.top(examples.context, k)))
+    sides = (new, (previous, previous.top(examples.asked, k)))
     scored = [np.isfinite(top[1][:, 0]) for _, top in sides]
     both = np.logical_and(*scored)
     common = np.intersect1d(Listed.of(new[0]).items, Listed.of(previous).items, assume_unique=True)

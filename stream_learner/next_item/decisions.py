@@ -21,7 +21,7 @@ from stream_learner.next_item.gate import RankGate
 from stream_learner.next_item.learner import RankingLearner
 from stream_learner.next_item.names import ItemNames
 from stream_learner.next_item.publisher import RankingPublisher, RankingVersion
-from stream_learner.next_item.sessions import U64, SessionStore
+from stream_learner.next_item.sessions import Asked, SessionStore
 from stream_learner.publishing.publisher import Occasion
 from stream_learner.publishing.verdict_log import pinned, rolled_back
 
@@ -36,7 +36,7 @@ class Moment:
 
     slide: int
     slide_end: int  # us
-    sample: U64  # contexts [n, recent] of the last sessions
+    sample: Asked  # the last sessions [n]
     occasion: Callable[[dict[str, Any]], Occasion]
     settle: Callable[[], None]  # returns when all versions made so far are on disk
 

@@ -20,7 +20,8 @@ def sequences(store: SessionStore, rows: I64, sessions: I64, older: I64, recent:
     last = starts[:, None] + place
     weights = store.weights[np.clip(last, 0, max(len(store.weights) - 1, 0))] if len(store.weights) else last
     kept = np.flatnonzero(targets.any(axis=1))
-    return Sequences(items[kept], targets[kept], np.where(targets > 0, weights, 0.0).astype(np.float32)[kept])
+    counted = np.where(targets > 0, weights, 0.0).astype(np.float32)
+    return Sequences(items[kept], targets[kept], counted[kept], store.users[sessions[kept]])
 
 
 class Exemplars:
@@ -58,4 +59,4 @@ class Exemplars:
         items = padded_sequences(self._rows, starts, events - starts, self._recent)
         targets, weights = np.zeros_like(items), np.zeros(items.shape, np.float32)
         targets[:, -1], weights[:, -1] = self._rows[events], self._store.weights[events]
-        return Sequences(items, targets, weights)
+        return Sequences(items, targets, weights, self._store.users[sessions])

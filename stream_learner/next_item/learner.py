@@ -16,7 +16,7 @@ from stream_learner.learning.learned import Learned
 from stream_learner.learning.model import arrays_of, assign_all
 from stream_learner.learning.shapes import filled, rows_given
 from stream_learner.next_item.card import Listed
-from stream_learner.next_item.catalogue import Catalogue
+from stream_learner.next_item.catalogue import NO_ROW, Catalogue
 from stream_learner.next_item.exemplars import Exemplars, sequences
 from stream_learner.next_item.index import SessionIndex
 from stream_learner.next_item.model import RankingModel
@@ -62,18 +62,26 @@ class RankingLearner:
         learned = Learned(0, 0, 0, float("nan"))
         self._renewed[given] = True
         if self.candidate.network is not None and self._trainer is not None:
+            self._describe(catalogue)
             self.candidate.network.renew(given, slide)
             self._trainer.forget(given)
             learned = self._train(self._trainer, store, touched, rows, shares, slide)
         self._refresh(store, catalogue, rows, shares, now)
         return learned
 
+    def _describe(self, catalogue: Catalogue) -> None:
+        """Features of items, and who may have a vector of its own, as the catalogue has them now."""
+        network, trainer = self.candidate.network, self._trainer
+        if network is not None and trainer is not None and network.features is not None:
+            network.features.by_item.assign(catalogue.features())
+            trainer.learn_own(catalogue.own())
+
     def _refresh(self, store: SessionStore, catalogue: Catalogue, rows: I64, shares: F32, now: int) -> None:
         index, how = None, self._config.neighbours
         if self.candidate.index is not None:
             index = SessionIndex.of(
                 store,
-                rows,
+                np.where(catalogue.own()[rows], rows, NO_ROW),
                 (self._config.sessions.capacity, self._config.catalogue.capacity),
                 now=now,
                 recency=None if how.recency is None else int(how.recency),
@@ -134,7 +142,8 @@ class RankingLearner:
         if not config.distillation or not self.has_champion or champion is None or not len(again):
             return None
         latest_first = filled(again.items[:, ::-1], rows_given(len(again)))
-        logits = champion.logits(tf.constant(latest_first))[: len(again)]
+        users = filled(again.users, rows_given(len(again))).view(np.int64)
+        logits = champion.logits(tf.constant(latest_first), tf.constant(users))[: len(again)]
         known = tf.constant((shares >= 0) & ~self._renewed)[None, :]
         top = tf.math.top_k(tf.where(known, logits, _NEVER), min(config.distilled, self.champion.height))
         items = max(int(np.count_nonzero(shares >= 0)), 1)
@@ -153,6 +162,7 @@ class RankingLearner:
             return 0
         for name, variable in network.variables.items():
             variable.assign(champion.variables[name])
+        self._describe(catalogue)
         network.renew(np.flatnonzero(self._renewed), slide)
         trainer.forget_all()
         replayed = self._catch_up(trainer, store, catalogue, slide, now, steps)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_learner.events import EventBatch, EventSchema
+from stream_learner.events import MISSING_ID, EventBatch, EventSchema
 from stream_learner.journal import Command
 from stream_learner.judging.metrics import finite_or_none
 from stream_learner.learning.learned import NOTHING, Learned
@@ -29,7 +29,7 @@ from stream_learner.next_item.learner import RankingLearner
 from stream_learner.next_item.metrics import MODELS, SLICES, RankingBoard, ranks
 from stream_learner.next_item.names import ItemNames
 from stream_learner.next_item.publisher import RankingPublisher, RankingVersion
-from stream_learner.next_item.sessions import U64, NextItems, SessionStore
+from stream_learner.next_item.sessions import U64, Asked, NextItems, SessionStore
 from stream_learner.publishing.publisher import Occasion
 from stream_learner.settings import Config
 from stream_learner.windows.slides import OpenSlides, Slide
@@ -65,6 +65,7 @@ class NextItemTask:
         self._seed = config.seed
         self._names = names
         self._item = schema.id_column("item")
+        self._features = [schema.id_column(name) for name in self.config.network.features]
         self.store = SessionStore(self.config, schema)
         self.catalogue = Catalogue(self.config)
         self.learner = RankingLearner(self.config, config.seed)
@@ -78,7 +79,8 @@ class NextItemTask:
         self.surface = Surface()
         self.examples = self.judged = self.kept_out = 0
         self._kept_out: list[dict[str, Any]] = []  # broken slides since the last version
-        self._sample: U64 = np.zeros((0, self.config.sessions.recent), np.uint64)  # contexts of the last slide with any
+        nobody = np.zeros((0, self.config.sessions.recent), np.uint64)
+        self._sample = Asked.by_nobody(nobody)  # of the last slide with any
 
     # ---- a slide --------------------------------------------------------------------------------------------
 
@@ -98,7 +100,7 @@ class NextItemTask:
         items = events.ids[:, self._item]
         for finding in self.drift.observe(events, self.catalogue.new(items, slide.end), slide.end):
             log.warning("slide %d %s: %s", slide.number, self.config.name, finding)
-        _, given = self.catalogue.step(items, events.time, slide.end)
+        _, given = self.catalogue.step(items, events.time, slide.end, events.ids[:, self._features])
         learned = self.learner.learn(self.store, touched, self.catalogue, given, slide.number, slide.end)
         if len(self._names) > 2 * (self.catalogue.seen + len(waiting)) + _SPARE_NAMES:
             self._names.keep(self.catalogue.known(), waiting.ids(self._item))
@@ -107,17 +109,17 @@ class NextItemTask:
     def _judge(self, examples: NextItems, slide: Slide) -> None:
         self.examples += len(examples)
         if len(examples):
-            self._sample = examples.context[-_SAMPLE:].copy()
+            self._sample = Asked.restored(examples.asked.take(slice(-_SAMPLE, None)).capture())
         if not self.learner.has_learned:
             return
         chosen = self._chosen(examples, slide.number)
         k = min(self.config.judging.k, self.learner.candidate.height - 1)
         target = self.catalogue.rows(chosen.target)
-        top, _ = self.learner.candidate.top(chosen.context, k)
+        top, _ = self.learner.candidate.top(chosen.asked, k)
         found = {"candidate": ranks(top, target)}
         if self.learner.has_champion:
             champion, previous = self.learner.champion, self.learner.previous
-            served = champion.top(chosen.context, k)
+            served = champion.top(chosen.asked, k)
             found["champion"] = ranks(served[0], champion.known(chosen.target))
             if self.canary.watching and previous is not None:
                 watch(self.canary, (champion, served), previous, chosen, k)
@@ -215,6 +217,12 @@ class NextItemTask:
             "retraces": self.learner.retraces,
         }
 
+    def erase(self, users: U64) -> int:
+        """Forgets the sessions of users, by fingerprint, and who the latest ones were; returns how many sessions."""
+        theirs = np.isin(self._sample.user, users)
+        self._sample = Asked(self._sample.recent, np.where(theirs, np.uint64(MISSING_ID), self._sample.user))
+        return self.store.erase(users)
+
     # ---- state ----------------------------------------------------------------------------------------------
 
     def capture(self) -> dict[str, Any]:
@@ -238,7 +246,7 @@ class NextItemTask:
             "surface": [self.surface.coverage, self.surface.novelty],
             "counts": [self.examples, self.judged, self.kept_out],
             "kept_out": [dict(slide) for slide in self._kept_out],
-            "sample": self._sample.copy(),
+            "sample": self._sample.capture(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -255,4 +263,4 @@ class NextItemTask:
         self.surface = Surface(*state["surface"])
         self.examples, self.judged, self.kept_out = state["counts"]
         self._kept_out = [dict(slide) for slide in state["kept_out"]]
-        self._sample = state["sample"].copy()
+        self._sample = Asked.restored(state["sample"])

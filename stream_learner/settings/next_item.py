@@ -101,6 +101,35 @@ class Network(Section, frozen=True):
             le=100,
         ),
     ] = 0.0
+    features: Annotated[
+        list[str],
+        Meta(
+            description="categorical features (as topics map them) whose vectors join those of their items: an item "
+            "that carries one is ranked by it from its first event on, and gets a vector of its own at "
+            "`catalogue.admit_after`"
+        ),
+    ] = msgspec.field(default_factory=list)
+    feature_rows: Annotated[
+        int, Meta(description="rows of the hashed table of these features' vectors", ge=16, le=16_000_000)
+    ] = 4096
+    users: Annotated[
+        int,
+        Meta(
+            description="rows of a hashed table of users' vectors, which join that of the session; 0 = users play no "
+            "part in rankings, and `recommend` ignores who is asking",
+            ge=0,
+            le=16_000_000,
+        ),
+    ] = 0
+    own_dropout: Annotated[
+        float,
+        Meta(
+            description="share of the items of a step whose own vectors are left out, so that features learn to speak "
+            "alone (DropoutNet: Volkovs, Yu, Poutanen, NIPS 2017); 0 = none",
+            ge=0,
+            lt=1,
+        ),
+    ] = 0.2
     distilled: Annotated[int, Meta(description="top logits of it that are kept to", ge=1, le=1000)] = 50
 
 

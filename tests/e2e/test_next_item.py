@@ -23,7 +23,14 @@ EVENTS = 9_000
 TASK: dict[str, Any] = {
     "sessions": {"gap": "30m", "recent": 6, "capacity": 20_000},
     "catalogue": {"capacity": 600},
-    "network": {"dim": 8, "negatives": 64, "batch_size": 64, "replay": 0.5},
+    "network": {
+        "dim": 8,
+        "negatives": 64,
+        "batch_size": 64,
+        "replay": 0.5,
+        "features": ["category"],
+        "users": 2048,
+    },
     "judging": {"per_slide": 200},
     "gate": {"interval": "20m", "min_interval": "40m", "min_examples": 100, "margin": 0.2, "cool_down": "20m"},
 }
@@ -77,6 +84,8 @@ def test_a_version_recommends_and_obeys_the_rules(whole: tuple[Path, Outcome]) -
     pushed = asked(model, "--recent", "i1,i2", "--k", "1", "--boost", f"{second}=1000")
     assert pushed[0]["id"] == second and pushed[0]["score"] == pytest.approx(1000 * plain[1]["score"], rel=1e-4)
     assert len(asked(model, "--k", "5")) == 5  # with nothing known of the session
+    whose = [asked(model, "--recent", "i1,i2", "--k", "5", "--user", user) for user in ("", "u1", "u2")]
+    assert whose[0] == plain and whose[1] != plain and whose[1] != whose[2]
     manifest = json.loads(found.manifests[found.champion or 0])
     assert len(asked(model, "--recent", "never-seen", "--k", "100000")) == manifest["metrics"]["catalogue"]
 
@@ -158,6 +167,7 @@ def test_a_new_item_is_recommendable_two_slides_after_its_admission(kafka: Kafka
     produce_kafka(kafka.bootstrap, topic, limited(shop().chunks(), EVENTS), partitions=PARTITIONS, seed=SEED)
     config = changed(RANKING, topics={topic: CONFIG["topics"]["events"]}, source__kind="kafka")
     config = changed(config, next_item__gate={"mode": "always", "interval": "0s", "min_interval": "0s"})
+    config = changed(config, next_item__network__features=[])  # by its neighbours alone
     config = changed(config, next_item__catalogue__admit_after=2, source__kafka__bootstrap_servers=kafka.bootstrap)
     path = write_config(tmp_path / "config.yaml", config)
     state, report = tmp_path / "state", tmp_path / "report.json"

@@ -28,7 +28,7 @@ def store_of(sessions: list[list[int]]) -> SessionStore:
     """A store that holds these; session s ended in hour s."""
     schema = EventSchema(("t",), ("click",), ("user", "item", "session"), ())
     store = SessionStore(NextItem(), schema)
-    store.keys = np.arange(1, len(sessions) + 1, dtype=np.uint64)
+    store.keys = store.users = np.arange(1, len(sessions) + 1, dtype=np.uint64)
     store.last = np.arange(len(sessions), dtype=np.int64) * HOUR_US
     store.starts = np.concatenate([[0], np.cumsum([len(s) for s in sessions])]).astype(np.int64)
     store.items = np.array([item for s in sessions for item in s], np.uint64)
