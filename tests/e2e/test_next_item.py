@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from broker import KafkaBroker
 from processes import Background, Outcome, changed, learner, outcome, version_numbers, write_config
-from shops import CONFIG, PARTITIONS, SEED, shop, write_shop
+from shops import CONFIG, PARTITIONS, SEED, events_in, shop, write_shop
 
 from stream_learner.errors import ConfigError
 from stream_learner.next_item import command
@@ -113,6 +114,27 @@ def test_killed_and_started_again_it_comes_to_the_same_versions(
     again = outcome(state, report, "next_item")
     assert again.content == whole[1].content and again.manifests == whole[1].manifests
     assert again.verdicts == whole[1].verdicts and again.report == whole[1].report
+
+
+def test_of_an_outage_nothing_is_learned(events: Path, tmp_path: Path) -> None:
+    """The clicks of two slides are lost: what is left of these is kept out, and the next version says so."""
+    part = shutil.copytree(events, tmp_path / "events")
+    lost, start = [10, 11], min(event["timestamp"] for event in events_in(part)) // 300_000 * 300_000
+    for file in part.iterdir():
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if not (slide_of(line, start) in lost and '"click"' in line)))
+    quick = {"warm_up": "30m", "alpha": 0.01}  # minutes of a shop instead of weeks
+    _, found = learned(tmp_path / "out", part, changed(RANKING, quarantine=quick))
+    report = found.report
+    assert report["quarantined_slides"] == lost and report["next_item"]["slides_kept_out"] == 2
+    left = [line for file in part.iterdir() for line in file.read_text().splitlines() if slide_of(line, start) in lost]
+    assert report["quarantined"] == len(left) > 0
+    told = [[one["slide"] for one in json.loads(text)["quarantined"]] for text in found.manifests.values()]
+    assert sorted(told) == sorted([[]] * (len(told) - 1) + [lost])
+
+
+def slide_of(line: str, start_ms: int) -> int:
+    return int(json.loads(line)["timestamp"] - start_ms) // 300_000
 
 
 def test_both_tasks_from_one_stream_are_as_each_alone(
