@@ -27,6 +27,7 @@ from stream_learner.next_item.training import (
     Sequences,
     all_negatives,
     drawn_negatives,
+    with_targets,
 )
 
 LEARN_STAGE, CATCH_UP_STAGE = 42, 44  # stage constants of the seeds, so that no two stages share a random stream
@@ -128,7 +129,10 @@ class RankingLearner:
             negatives = all_negatives(shares)
         else:
             negatives = drawn_negatives(shares, config.negatives, config.negative_power, random)
-        loss, taken = trainer.step(fresh.joined(again), negatives, self._reminder(again, shares))
+        batch = fresh.joined(again)
+        if config.in_batch and config.negatives is not None:
+            negatives = with_targets(negatives, batch.targets, shares)
+        loss, taken = trainer.step(batch, negatives, self._reminder(again, shares))
         if not taken:
             raise LearningError(
                 f"slide {where[0]}, step {where[1]} of next_item: loss or gradient is not finite (loss {loss}); "

@@ -76,6 +76,19 @@ def drawn_negatives(popularity: F32, count: int, power: float, random: np.random
     return Negatives(np.unique(rows).astype(np.int32), np.log(np.maximum(drawn, 1e-30)).astype(np.float32))
 
 
+def with_targets(negatives: Negatives, targets: I32, popularity: F32) -> Negatives:
+    """Also the other targets of the batch, which cost no vectors of their own. Q is the chance to be drawn or to be one
+    of so many targets, taken as draws by `popularity` (as of `drawn_negatives`). `targets`: any shape, 0 = none."""
+    rows = targets[targets > 0]
+    share = np.maximum(popularity, 0.0).astype(np.float64)
+    share /= max(share.sum(), 1e-300)
+    neither = -np.expm1(negatives.log_q.astype(np.float64)) * np.exp(
+        len(rows) * np.log1p(-np.minimum(share, 1.0 - 1e-12))
+    )
+    log_q = np.log(np.maximum(1.0 - neither, 1e-30)).astype(np.float32)
+    return Negatives(np.union1d(negatives.rows, rows).astype(np.int32), log_q)
+
+
 def all_negatives(popularity: F32) -> Negatives:
     """The full softmax: every item once."""
     return Negatives(np.flatnonzero(popularity >= 0).astype(np.int32), np.zeros(len(popularity), np.float32))

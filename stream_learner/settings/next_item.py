@@ -83,6 +83,9 @@ class Network(Section, frozen=True):
     negative_power: Annotated[
         float, Meta(description="they are drawn by popularity to this power (0 = uniformly), log-Q corrected", ge=0)
     ] = 0.75
+    in_batch: Annotated[
+        bool, Meta(description="a target is also held against the other targets of its batch, log-Q corrected")
+    ] = False
     learning_rate: Annotated[float, Meta(description="Adam's step of the network", gt=0, le=1)] = 0.002
     table_learning_rate: Annotated[float, Meta(description="Adam's step of the vectors", gt=0, le=1)] = 0.01
     batch_size: Annotated[int, Meta(description="sessions per step, replayed ones on top", ge=1, le=65_536)] = 128

@@ -31,6 +31,7 @@ TASK: dict[str, Any] = {
         "replay": 0.5,
         "features": ["category"],
         "users": 2048,
+        "in_batch": True,
     },
     "judging": {"per_slide": 200},
     "gate": {"interval": "20m", "min_interval": "40m", "min_examples": 100, "margin": 0.2, "cool_down": "20m"},
@@ -140,12 +141,19 @@ def slide_of(line: str, start_ms: int) -> int:
 def test_both_tasks_from_one_stream_are_as_each_alone(
     whole: tuple[Path, Outcome], events: Path, tmp_path: Path
 ) -> None:
-    both = changed(RANKING, tasks=["conversion", "next_item"])
-    state, ranking = learned(tmp_path / "both", events, both)
-    conversion = outcome(state, tmp_path / "both" / "report.json")
+    """And though their worker was killed when both had versions."""
+    both, folder = changed(RANKING, tasks=["conversion", "next_item"], snapshot__interval="10m"), tmp_path / "both"
+    folder.mkdir()
+    path, state, report = write_config(folder / "config.yaml", both), folder / "state", folder / "report.json"
+    program = ("backtest", "-c", path, "--events", events, "--state", state, "--report", report)
+    with Background(tmp_path / "killed", *program) as worker:
+        worker.wait_for("two versions", lambda: all(version_numbers(state, name) for name in ("shop", "next_item")))
+        worker.end(signal.SIGKILL)
+    learner(*program)
+    ranking, conversion = outcome(state, report, "next_item"), outcome(state, report)
     assert ranking.content == whole[1].content  # a task's model does not know of the other
     assert len(conversion.versions) >= 2 and conversion.champion == conversion.versions[-1]
-    operators_name_the_model(tmp_path / "both" / "config.yaml", events, state, ranking, conversion)
+    operators_name_the_model(path, events, state, ranking, conversion)
     alone = learned(tmp_path / "alone", events, changed(both, tasks=["conversion"]))[0]
     checkpoints = Checkpoints(LocalStorage(alone / "checkpoints" / "shop"), "shop", keep=2)
     assert {m.version: m.content_sha256 for m in checkpoints.versions()} == conversion.content

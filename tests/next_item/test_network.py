@@ -17,6 +17,7 @@ from stream_learner.next_item.training import (
     Sequences,
     all_negatives,
     drawn_negatives,
+    with_targets,
 )
 from stream_learner.settings import Network, NextItem
 
@@ -94,6 +95,18 @@ def test_q_is_the_chance_to_be_drawn() -> None:
     draws = [drawn_negatives(shares, 5, 0.75, np.random.default_rng(seed)) for seed in range(4000)]
     seen = sum(np.bincount(negatives.rows, minlength=ITEMS + 1) for negatives in draws) / len(draws)
     assert seen[1:] == pytest.approx(np.exp(draws[0].log_q[1:]), abs=0.035) and seen[0] == 0
+
+
+def test_q_with_the_targets_of_the_batch_is_the_chance_to_be_among_either() -> None:
+    shares = np.concatenate([[-1.0], np.arange(1, ITEMS + 1) / 78]).astype(np.float32)
+    rng, trials = np.random.default_rng(0), 4000
+    seen, log_q = np.zeros(ITEMS + 1), np.zeros(ITEMS + 1)
+    for _ in range(trials):
+        targets = np.zeros((2, 3), np.int32)
+        targets[:, 1:] = rng.choice(np.arange(ITEMS + 1), (2, 2), p=np.maximum(shares, 0) / shares[1:].sum())
+        both = with_targets(drawn_negatives(shares, 3, 0.75, rng), targets, shares)
+        seen, log_q = seen + np.bincount(both.rows, minlength=ITEMS + 1), both.log_q
+    assert seen[1:] / trials == pytest.approx(np.exp(log_q[1:]), abs=0.035) and seen[0] == 0
 
 
 def test_only_rows_in_the_batch_move() -> None:
