@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 export DATA
 
-.PHONY: setup bench-setup demo audit sbom release-fixture docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-options bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-next-item bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots bench-publishing bench-freshness bench-growth
+.PHONY: setup bench-setup demo audit sbom release-fixture docs-check test test-all test-prometheus prometheus test-browser chromium charts check bench bench-dashboard bench-delay bench-options bench-drift bench-judging bench-gate bench-replay bench-plasticity bench-ids bench-next-item bench-recommend bench-quality bench-restart bench-throughput faults fuzz lock clean soak bench-snapshots bench-publishing bench-freshness bench-growth
 
 KILLS ?= 20
 SEED ?= 7
@@ -88,6 +88,10 @@ bench-quality: bench-setup
 # Protocol P3, next item: bench-next-item [OUT=n.json] [DATA=DIR] [METHODS=a,b or all]; all takes hours
 bench-next-item: setup
 	$(BIN)/python -m benchmarks.next_item --events $(DATA)/ader_diginetica/events.parquet $(if $(OUT),--report $(OUT)) $(if $(METHODS),--methods $(METHODS))
+
+# One answer of `recommend` at a million items on one core, brute force in numpy beside it: bench-recommend [OUT=r.json]
+bench-recommend: setup
+	nice -n 10 $(BIN)/python -m benchmarks.recommend $(if $(OUT),--out $(OUT))
 
 # Learner options and a race of challengers on a shop whose tastes change at once: bench-options [OUT=o.json] [OPTION_SEEDS="11 12"]
 bench-options: setup

@@ -87,7 +87,8 @@ def in_own_process(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def line(name: str, figures: dict[str, Any]) -> str:
     metrics = "  ".join(f"{key} {figures[key]:6.2f}" for key in ("recall@20", "mrr@20", "recall@10", "mrr@10"))
-    return f"{name:15} {metrics}  {figures['wall_s']:6.0f} s  {figures['peak_rss_bytes'] / 1e6:6.0f} MB"
+    spent = f"{figures['wall_s']:6.0f} s  {figures['cpu_s']:6.0f} CPU-s  {figures['peak_rss_bytes'] / 1e6:6.0f} MB"
+    return f"{name:15} {metrics}  {spent}"
 
 
 def measure(name: str, events: Path, *, forgetting: bool) -> dict[str, Any]:
@@ -97,9 +98,10 @@ def measure(name: str, events: Path, *, forgetting: bool) -> dict[str, Any]:
         ranker = knn(log) if name == "knn" else published(name, log, Path(scratch))
         each = [ranked(ranker(period), tested(log, period, WIDTH)) for period in range(1, log.periods)]
         kept = {"forgetting": forgotten(log, ranker(log.periods - 1))} if forgetting else {}
-    usage = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     means = {key: float(np.mean([one[key] for one in each])) for key in each[0]}
-    spent = {"wall_s": time.monotonic() - began, "peak_rss_bytes": max(usage)}
+    spent = {"wall_s": time.monotonic() - began, "cpu_s": sum(used.ru_utime + used.ru_stime for used in usage)}
+    spent["peak_rss_bytes"] = max(used.ru_maxrss for used in usage) * 1024
     return {**means, "per_period": each, **spent, **kept}
 
 
@@ -174,7 +176,12 @@ class Served:
         factors = tf.constant([], tf.float32, shape=(rows, 0))
         texts = np.where(recent < 0, "", recent.astype(str))
         answer = self._loaded.signatures["recommend"](
-            recent=tf.constant(texts), exclude=none, boost=none, boost_by=factors, k=tf.constant(K)
+            recent=tf.constant(texts),
+            user=tf.fill([rows], ""),
+            exclude=none,
+            boost=none,
+            boost_by=factors,
+            k=tf.constant(K),
         )
         ids = answer["ids"].numpy()
         return np.where(ids == b"", b"-1", ids).astype(np.int64)

@@ -75,7 +75,7 @@ class Erasure:
             "quarantined examples": self._quarantine.erase(users),
             "replayed examples": sum(replay.erase(self._column, users) for replay in self._contenders.replays.values()),
             "rows of exact tables": sum(one.erase(self._column, users, command.slide) for one in learners),
-            "sessions": 0 if self._next_item is None else self._next_item.store.erase(users),
+            "sessions": 0 if self._next_item is None else self._next_item.erase(users),
         }
         self._judge.erase(users)
         told = ", ".join(f"{count:,} {name}" for name, count in found.items())

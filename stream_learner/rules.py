@@ -51,9 +51,24 @@ def _next_item(config: Config) -> Iterator[str]:
         yield "next_item.popularity.half_life: 0s; must be longer than 0"
     if task.network.dim % task.network.heads:
         yield f"next_item.network.heads: {task.network.heads} is no divisor of dim {task.network.dim}"
+    categorical = {name for topic in config.topics.values() for name in topic.categorical}
+    for name in task.network.features:
+        if name not in categorical:
+            known = ", ".join(sorted(categorical)) or "none"
+            yield f"next_item.network.features: {name!r} is no categorical feature of any mapping; known: {known}"
+    yield from _repeated("next_item.network.features", task.network.features)
+    if task.network.features and task.model not in ("network", "blend"):
+        yield f"next_item.network.features: {task.network.features}, but model {task.model} has no vectors; use []"
+    if task.network.users and task.model not in ("network", "blend"):
+        yield f"next_item.network.users: {task.network.users}, but model {task.model} has no vectors; use 0"
     blend = task.blend
     if task.model == "blend" and not blend.neighbours + blend.network + blend.popularity:
         yield "next_item.blend: every weight is 0; give at least one"
+    if task.gate.on_degradation != "hold" and task.model not in ("network", "blend"):
+        yield (
+            f"next_item.gate.on_degradation: {task.gate.on_degradation}, but model {task.model} has no network that "
+            "could start again; use hold"
+        )
     if task.judging.k >= task.catalogue.capacity:
         yield f"next_item.judging.k: {task.judging.k}; must be below catalogue.capacity, {task.catalogue.capacity}"
 
@@ -440,6 +455,8 @@ def _positive(config: Config) -> Iterator[tuple[str, Duration]]:
     yield "gate.evidence_window", config.gate.evidence_window
     if config.canary.duration is not None:
         yield "canary.duration", config.canary.duration
+    if config.next_item.canary.duration is not None:
+        yield "next_item.canary.duration", config.next_item.canary.duration
     yield "snapshot.interval", config.snapshot.interval
     yield "lease.timeout", config.lease.timeout
     yield "lease.heartbeat", config.lease.heartbeat

@@ -270,11 +270,18 @@ class Worker:
             learned += self.conversion.step(slide, events, self._last_end)
         if self.next_item is not None:
             with self._stage("next_item"):
-                learned += self.next_item.step(slide, events, self.intake.slides)
+                broken = self._inspected(slide, events)
+                learned += self.next_item.step(slide, events, self.intake.slides, broken)
         self._last_end = slide.end
         with self._stage("commit"):
             self._commit(slide)
         self._show(slide, learned)
+
+    def _inspected(self, slide: Slide, events: EventBatch) -> dict[str, Any] | None:
+        """What is wrong with a slide in quarantine; None of one that is whole. Conversion has looked already."""
+        if not self.config.learns("conversion"):
+            self.tally.inspected(len(events), whole=self.quarantine.inspect_unjoined(slide, events))
+        return self.quarantine.broken(slide.number)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -322,8 +329,9 @@ class Worker:
         made: list[tuple[AnyPublisher, AnyVersion]] = []  # 2
         if self.config.learns("conversion") and (version := self.decisions.at_slide_end(slide)) is not None:
             made.append((self.publisher, version))
-        if self.next_item is not None and (ranking := self.next_item.at_slide_end(slide, self._occasion)) is not None:
-            made.append((self.next_item.publisher, ranking))
+        if self.next_item is not None:
+            ranking = self.next_item.at_slide_end(slide, self._occasion, self.writer.drain)
+            made += [] if ranking is None else [(self.next_item.publisher, ranking)]
         if made or self._snapshot_due(slide.end):
             self._capture(*made)  # 3
 

@@ -1,16 +1,18 @@
 """The canary: for a while after publishing, the version before scores too, and the new one must bear comparison.
 
 At the end of each slide two things are asked of arriving examples: that the new version's scores are finite, and that
-its mean prediction is not `canary.max_shift` times that of the version before, or less than one such part of it. As
-labels mature, the paired losses of the two feed a confidence sequence of the gate's kind (`sequence`), valid at every
-look: a loss proven rolls back. Whatever fails, the version before is served again, under a new number.
+what is measured of its predictions (their mean; of rankings, how many items are listed) is not `max_shift` times that
+of the version before, or less than one such part of it. The paired gains of the two feed a confidence sequence of the
+gate's kind (`sequence`), valid at every look: a loss proven rolls back. Whatever fails, the version before is served
+again, under a new number.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +44,35 @@ class CanaryVerdict:
         return plain
 
 
+class Compared(Protocol):
+    """What paired gains say of one model against another; as text, with the numbers."""
+
+    @property
+    def n(self) -> int: ...
+
+    @property
+    def upper(self) -> float: ...
+
+    @property
+    def worse(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Yardstick:
+    """How versions of one kind of model are held against each other."""
+
+    shifted: str  # names what is measured of their predictions; takes the ratio
+    compare: Callable[[PairedGains, float], Compared]  # gains, alpha
+
+
+PROBABILITIES = Yardstick("its mean prediction is {:.3f} times that of the version before", Comparison.of)
+
+
 class Canary:
     """Watches one new version at a time; idle when there is none, or no version before it."""
 
-    def __init__(self, config: settings.Canary) -> None:
-        self._config = config
+    def __init__(self, config: settings.Canary, yardstick: Yardstick = PROBABILITIES) -> None:
+        self._config, self._yardstick = config, yardstick
         self._pair: tuple[int, int] | None = None  # the new version, and the one before
         self._began = 0  # us
         self._clear()
@@ -54,7 +80,7 @@ class Canary:
     def _clear(self) -> None:
         self._arrived = 0
         self._unscored = 0  # arrived examples to which the new version gave no finite score
-        self._predicted = np.zeros(2)  # sums of the probabilities of the new version and the one before
+        self._predicted = np.zeros(2)  # sums of what is measured of the new version's predictions, and the other's
         self._gains = PairedGains.none()
 
     def begin(self, version: int, previous: int, slide_end: int) -> None:
@@ -65,22 +91,36 @@ class Canary:
         self._pair = None
         self._clear()
 
+    @property
+    def watching(self) -> bool:
+        return self._pair is not None
+
     def arrived(self, new: Logits, previous: Logits) -> None:
         """A slide's examples, scored by both at arrival. [n]"""
         if self._pair is None:
             return
         finite = np.isfinite(new)
         both = finite & np.isfinite(previous)
-        self._arrived += int(np.count_nonzero(both))
-        self._unscored += int(np.count_nonzero(~finite))
-        self._predicted += [probabilities(new[both]).sum(), probabilities(previous[both]).sum()]
+        sums = probabilities(new[both]).sum(), probabilities(previous[both]).sum()
+        self.saw(int(np.count_nonzero(both)), int(np.count_nonzero(~finite)), sums)
 
     def matured(self, new: Logits, previous: Logits, labels: NDArray[np.float32]) -> None:
         """Examples that got their labels, scored by both. [n]"""
         if self._pair is None:
             return
         both = np.isfinite(new) & np.isfinite(previous)
-        self._gains += PairedGains.of(new[both], previous[both], labels[both])
+        self.gained(PairedGains.of(new[both], previous[both], labels[both]))
+
+    def saw(self, scored: int, unscored: int, measured: tuple[float, float]) -> None:
+        """Examples that arrived while one is watched: scored by both, without a finite score by the new version, and
+        what is measured of the predictions of the new version and of the one before."""
+        self._arrived += scored
+        self._unscored += unscored
+        self._predicted += measured
+
+    def gained(self, gains: PairedGains) -> None:
+        """Of the new version over the one before, while one is watched."""
+        self._gains += gains
 
     def judge(self, slide: int, slide_end: int) -> CanaryVerdict | None:
         """At a slide's end: a verdict when the new version fails, or has stood its time; None while it is watched."""
@@ -110,14 +150,12 @@ class Canary:
             text = f"{self._arrived:,} of {config.min_examples:,} arrived examples to compare predictions on"
             return Rule("prediction_shift", ratio, config.max_shift, True, False, text)
         passed = max(ratio, 1 / ratio if ratio > 0 else math.inf) <= config.max_shift
-        text = (
-            f"its mean prediction is {ratio:.3f} times that of the version before on {self._arrived:,} examples "
-            f"({config.max_shift:g} times at most, either way)"
-        )
+        shifted = self._yardstick.shifted.format(ratio)
+        text = f"{shifted} on {self._arrived:,} examples ({config.max_shift:g} times at most, either way)"
         return Rule("prediction_shift", ratio, config.max_shift, passed, True, text)
 
     def _not_worse(self) -> Rule:
-        comparison = Comparison.of(self._gains, self._config.alpha)
+        comparison = self._yardstick.compare(self._gains, self._config.alpha)
         asked = comparison.n > 0
         text = f"{'proven' if comparison.worse else 'not proven'} worse: {comparison}"
         return Rule("against_previous", comparison.upper, 0.0, not comparison.worse, asked, text)

@@ -43,6 +43,7 @@ class JoinHealth:
         by_field = config.labels.source == "field"
         self._horizon = 0 if by_field else int(config.labels.horizon)
         positive, example = config.labels.positive, config.examples.of
+        self._example = example
         self._kinds = [kind for kind in range(len(schema.kinds)) if schema.kinds[kind] != example]
         counts = [f"{example} examples", *(f"{schema.kinds[kind]} events" for kind in self._kinds)]
         self._counts = len(counts)
@@ -56,6 +57,11 @@ class JoinHealth:
         self._broken_since: int | None = None
         self._clicks_lost_until = -(2**62)  # end of the last slide short of examples, us
         self._recent: I64 = np.empty((0, 3), np.int64)  # number, start, end of whole slides within a horizon
+
+    def examples(self, events: EventBatch) -> I64:
+        """The rows of a slide's events that are of the examples' type."""
+        kinds = [kind for kind, name in enumerate(self._schema.kinds) if name == self._example]
+        return np.flatnonzero(np.isin(events.kind, kinds))
 
     def closed(self, slide: Slide, events: EventBatch, rows: I64, matched: int, purchases: int) -> list[Broken]:
         """Judges a slide by its `events` and its examples (`rows`); `matched` of its `purchases` follow an example.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_learner.next_item.model import RankingModel
-from stream_learner.next_item.sessions import F32, U64
+from stream_learner.next_item.sessions import F32, Asked
 from stream_learner.publishing import card as cards
 from stream_learner.publishing.card import Card, Section, Table, number
 from stream_learner.publishing.manifest import Manifest
@@ -21,6 +21,7 @@ _HOW = (
     "`candidate` is this version as it learned, `champion` the one before. Scores put items in order; they are shares "
     "and no probabilities, so there is no calibration to tell."
 )
+_USER = "the user"
 _NOTHING = "No session to look at."
 
 
@@ -72,16 +73,19 @@ def turnover(before: Listed | None, after: Listed) -> Turnover | None:
     return Turnover(new, gone, float(moved))
 
 
-def ranked(model: RankingModel, sessions: U64, k: int) -> Ranked:
-    """Asks a version about sessions [n, R], latest first, and again with some of their items left out (occlusion)."""
-    sessions = sessions[-_ASKED:]
+def ranked(model: RankingModel, sessions: Asked, k: int) -> Ranked:
+    """Asks a version about sessions, and again with some of their items, or the user, left out (occlusion)."""
+    sessions = sessions.take(slice(-_ASKED, None))
     best = _best(model, sessions, k)
     kept = {}
     for name, without in _occlusions(sessions).items():
-        changed = np.flatnonzero((without != sessions).any(axis=1))
+        differs = (without.recent != sessions.recent).any(axis=1) | (without.user != sessions.user)
+        changed = np.flatnonzero(differs)
         if len(changed):
-            again = _best(model, without[changed], k)
+            again = _best(model, without.take(changed), k)
             kept[name] = float(np.mean([_overlap(best[at], others) for at, others in zip(changed, again, strict=True)]))
+    if model.network is None or model.network.users is None:
+        kept.pop(_USER, None)  # it is not even looked at
     return Ranked(k, kept, len(sessions))
 
 
@@ -95,19 +99,21 @@ def card(manifest: Manifest, window: str, changed: Turnover | None, told: Ranked
     return Card(title, cards.summary(manifest), [*sections, cards.verdict(manifest)])
 
 
-def _occlusions(sessions: U64) -> dict[str, U64]:
+def _occlusions(sessions: Asked) -> dict[str, Asked]:
     """The same sessions without some of their items; those that follow move up."""
-    nothing = np.zeros((len(sessions), 1), np.uint64)
-    only = np.zeros_like(sessions)
-    only[:, :1] = sessions[:, :1]
-    cases = {"the latest item": np.concatenate([sessions[:, 1:], nothing], axis=1)}
-    if sessions.shape[1] > 1:
-        cases["the item before it"] = np.concatenate([sessions[:, :1], sessions[:, 2:], nothing], axis=1)
+    recent = sessions.recent
+    nothing = np.zeros((len(recent), 1), np.uint64)
+    only = np.zeros_like(recent)
+    only[:, :1] = recent[:, :1]
+    cases = {"the latest item": np.concatenate([recent[:, 1:], nothing], axis=1)}
+    if recent.shape[1] > 1:
+        cases["the item before it"] = np.concatenate([recent[:, :1], recent[:, 2:], nothing], axis=1)
         cases["all but the latest item"] = only
-    return {**cases, "the whole session": np.zeros_like(sessions)}
+    cases["the whole session"] = np.zeros_like(recent)
+    return {**{name: Asked(items, sessions.user) for name, items in cases.items()}, _USER: Asked.by_nobody(recent)}
 
 
-def _best(model: RankingModel, sessions: U64, k: int) -> list[NDArray[np.int32]]:
+def _best(model: RankingModel, sessions: Asked, k: int) -> list[NDArray[np.int32]]:
     """The rows that a model recommends to each session, k or as many items as there are."""
     rows, scores = model.top(sessions, k)
     return [row[np.isfinite(score)] for row, score in zip(rows, scores, strict=True)]

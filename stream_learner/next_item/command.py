@@ -14,6 +14,7 @@ from stream_learner.observing.logs import importing_quietly
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, type=Path, metavar="PATH", help="a version, or a model's folder")
     parser.add_argument("--recent", default="", metavar="A,B,C", help="what the session saw, oldest first")
+    parser.add_argument("--user", default="", metavar="U", help="who it is, where the model has learned users")
     parser.add_argument("--k", type=int, default=20, metavar="N", help="how many items (default: %(default)s)")
     parser.add_argument("--exclude", default="", metavar="D,E", help="items never to recommend")
     parser.add_argument("--boost", default="", metavar="F=2,G=0.5", help="items whose scores are multiplied")
@@ -39,6 +40,7 @@ def ask(recommend: Any, args: argparse.Namespace) -> list[tuple[str, float]]:
     boost = [_factor(text) for text in _listed(args.boost)]
     told = recommend(
         recent=_row(_listed(args.recent)[::-1]),
+        user=tf.constant([args.user]),
         exclude=_row(_listed(args.exclude)),
         boost=_row([name for name, _ in boost]),
         boost_by=tf.constant([[factor for _, factor in boost]], tf.float32, shape=(1, len(boost))),

@@ -7,6 +7,7 @@ outside -1 to 1, whatever the item turns out to be.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,38 @@ from stream_learner.judging.sequence import PairedGains
 from stream_learner.judging.verdict import Rule, Verdict
 from stream_learner.settings import Duration
 
+I64 = NDArray[np.int64]
+
 _RANGE = 1.0  # largest reciprocal rank
+
+
+@dataclass(frozen=True, slots=True)
+class RankComparison:
+    """A model's gain over another, in MRR at k."""
+
+    n: int
+    k: int
+    gain: float
+    lower: float
+    upper: float
+
+    @classmethod
+    def of(cls, gains: PairedGains, alpha: float, k: int) -> RankComparison:
+        return cls(int(gains.n), k, float(gains.mean), float(gains.lower(alpha)), float(gains.upper(alpha)))
+
+    @property
+    def worse(self) -> bool:
+        """Proven, at all looks together, with probability 1 - alpha."""
+        return self.upper < 0.0
+
+    def __str__(self) -> str:
+        bounds = f"{self.lower:+.4f} to {self.upper:+.4f} at every look"
+        return f"MRR@{self.k} gain {self.gain:+.4f} ({bounds}) on {self.n:,} examples"
+
+
+def paired(new: I64, other: I64) -> PairedGains:
+    """Ranks of the same examples by two models, [n], 0 = beyond k."""
+    return PairedGains.bounded(_reciprocal(new) - _reciprocal(other), _RANGE)
 
 
 class RankGate:
@@ -33,14 +65,14 @@ class RankGate:
         self._rolled_back_at: int | None = None
         self._override: str | None = None
 
-    def observe(self, candidate: NDArray[np.int64], champion: NDArray[np.int64] | None) -> None:
+    def observe(self, candidate: I64, champion: I64 | None) -> None:
         """Ranks of a slide's judged examples, [n], 0 = beyond k; None = there is no champion."""
         ours = _reciprocal(candidate)
         self._examples += len(candidate)
         self._hits += int(np.count_nonzero(candidate))
         self._reciprocal += float(ours.sum())
         if champion is not None and len(candidate):
-            self._gains += PairedGains.bounded(ours - _reciprocal(champion), _RANGE)
+            self._gains += paired(candidate, champion)
 
     def due(self, slide_end: int) -> bool:
         """Whether `gate.interval` of event time has passed since it was asked; first as soon as there is evidence."""
@@ -48,7 +80,10 @@ class RankGate:
             return self._examples > 0 or self._config.mode == "always"
         return slide_end - self._asked_at >= self._config.interval
 
-    def judge(self, slide: int, slide_end: int, *, finite: bool, parent: int | None) -> Verdict:
+    def judge(
+        self, slide: int, slide_end: int, *, finite: bool, parent: int | None, psi: dict[str, float] | None = None
+    ) -> Verdict:
+        """`psi`: of what is watched for drift, for the record."""
         self._asked_at = slide_end
         rules = self._rules(slide_end, finite=finite, parent=parent)
         failed = [rule for rule in rules if rule.asked and not rule.passed]
@@ -71,23 +106,28 @@ class RankGate:
             rules=rules,
             parent=parent,
             evidence=self.numbers(),
-            psi={},
+            psi=psi or {},
             baselines={},
-            degraded=parent is not None and float(self._gains.upper(self._config.alpha)) < 0,
+            degraded=parent is not None and self.comparison.worse,
             override=override,
         )
 
+    @property
+    def comparison(self) -> RankComparison:
+        """Of the candidate with the champion, since the last version."""
+        return RankComparison.of(self._gains, self._config.alpha, self._k)
+
     def numbers(self) -> dict[str, float]:
         """The evidence since the last version; MRR and recall at k."""
-        seen = self._examples or math.nan
+        seen, against = self._examples or math.nan, self.comparison
         return {
             "n": self._examples,
             f"recall@{self._k}": self._hits / seen,
             f"mrr@{self._k}": self._reciprocal / seen,
-            "since_version_n": int(self._gains.n),
-            "gain": float(self._gains.mean),
-            "gain_lower": float(self._gains.lower(self._config.alpha)),
-            "gain_upper": float(self._gains.upper(self._config.alpha)),
+            "since_version_n": against.n,
+            "gain": against.gain,
+            "gain_lower": against.lower,
+            "gain_upper": against.upper,
         }
 
     def override(self, why: str | None) -> None:
@@ -95,11 +135,15 @@ class RankGate:
         self._override = why
 
     def published(self, slide_end: int, *, rollback: bool) -> None:
-        """Evidence starts afresh."""
-        self._gains = PairedGains.none()
-        self._examples, self._hits, self._reciprocal = 0, 0, 0.0
+        """Evidence starts afresh with every version."""
+        self.restarted()
         self._published_at = slide_end
         self._rolled_back_at = slide_end if rollback else self._rolled_back_at
+
+    def restarted(self) -> None:
+        """The candidate is another: what was seen of it says nothing any more."""
+        self._gains = PairedGains.none()
+        self._examples, self._hits, self._reciprocal = 0, 0, 0.0
 
     def _rules(self, slide_end: int, *, finite: bool, parent: int | None) -> tuple[Rule, ...]:
         config, seen = self._config, self._examples
@@ -122,11 +166,14 @@ class RankGate:
         if parent is None:
             text = "there is no champion yet: the absolute rules alone decide"
             return Rule("against_champion", math.nan, least, True, False, text)
-        lower, upper = float(self._gains.lower(config.alpha)), float(self._gains.upper(config.alpha))
+        against = self.comparison
         goal = "better than the champion" if config.mode == "superior" else f"within {config.margin:g} of its MRR"
-        basis = f"MRR@{self._k} gain {float(self._gains.mean):+.4f} ({lower:+.4f} to {upper:+.4f} at every look)"
-        text = f"{'' if lower > least else 'not '}proven {goal}: {basis} on {int(self._gains.n):,} examples"
-        return Rule("against_champion", lower, least, lower > least, True, text)
+        proven = against.lower > least
+        if against.worse and not proven:
+            text = f"proven worse than the champion: {against}"
+        else:
+            text = f"{'' if proven else 'not '}proven {goal}: {against}"
+        return Rule("against_champion", against.lower, least, proven, True, text)
 
     def capture(self) -> dict[str, Any]:
         return {
@@ -144,7 +191,7 @@ class RankGate:
         self._override = state["override"]
 
 
-def _reciprocal(rank: NDArray[np.int64]) -> NDArray[np.float64]:
+def _reciprocal(rank: I64) -> NDArray[np.float64]:
     return np.asarray(np.where(rank > 0, 1.0 / np.maximum(rank, 1), 0.0), np.float64)
 
 

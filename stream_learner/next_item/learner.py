@@ -16,10 +16,10 @@ from stream_learner.learning.learned import Learned
 from stream_learner.learning.model import arrays_of, assign_all
 from stream_learner.learning.shapes import filled, rows_given
 from stream_learner.next_item.card import Listed
-from stream_learner.next_item.catalogue import Catalogue
+from stream_learner.next_item.catalogue import NO_ROW, Catalogue
+from stream_learner.next_item.exemplars import Exemplars, sequences
 from stream_learner.next_item.index import SessionIndex
 from stream_learner.next_item.model import RankingModel
-from stream_learner.next_item.network import padded_sequences
 from stream_learner.next_item.sessions import F32, I64, SessionStore, Touched
 from stream_learner.next_item.training import (
     NetworkTrainer,
@@ -27,27 +27,29 @@ from stream_learner.next_item.training import (
     Sequences,
     all_negatives,
     drawn_negatives,
+    with_targets,
 )
 
-LEARN_STAGE = 42  # stage constants of the seeds, so that no two stages share a random stream
+LEARN_STAGE, CATCH_UP_STAGE = 42, 44  # stage constants of the seeds, so that no two stages share a random stream
 _NEVER = np.float32(-1e9)
 
 
 class RankingLearner:
-    """Two ranking models of equal shape: the candidate follows every slide, the champion is a copy of it as of the last
-    promotion."""
+    """Ranking models of equal shape: the candidate follows every slide, the champion is a copy of it as of the last
+    promotion, and for the time of a canary there is the one before that."""
 
     def __init__(self, config: settings.NextItem, seed: int) -> None:
         self._config, self._seed = config, seed
         self.candidate = RankingModel(config, seed)
         self.champion = RankingModel(config, seed)
-        self.has_champion = False
+        self.previous = RankingModel(config, seed) if config.canary.duration is not None else None
+        self.has_champion = self.has_previous = False
         self.has_learned = False  # the catalogue has an item
         network = self.candidate.network
         self._trainer = None if network is None else NetworkTrainer(network)
         self._renewed = np.zeros(self.candidate.height, bool)  # rows given out anew since the last promotion
         self._items = 0  # in the champion's catalogue
-        self._told = False  # the champion has not changed since the last capture
+        self._told = False  # neither champion nor previous has changed since the last capture
 
     def learn(
         self, store: SessionStore, touched: Touched, catalogue: Catalogue, given: I64, slide: int, now: int
@@ -61,18 +63,26 @@ class RankingLearner:
         learned = Learned(0, 0, 0, float("nan"))
         self._renewed[given] = True
         if self.candidate.network is not None and self._trainer is not None:
+            self._describe(catalogue)
             self.candidate.network.renew(given, slide)
             self._trainer.forget(given)
             learned = self._train(self._trainer, store, touched, rows, shares, slide)
         self._refresh(store, catalogue, rows, shares, now)
         return learned
 
+    def _describe(self, catalogue: Catalogue) -> None:
+        """Features of items, and who may have a vector of its own, as the catalogue has them now."""
+        network, trainer = self.candidate.network, self._trainer
+        if network is not None and trainer is not None and network.features is not None:
+            network.features.by_item.assign(catalogue.features())
+            trainer.learn_own(catalogue.own())
+
     def _refresh(self, store: SessionStore, catalogue: Catalogue, rows: I64, shares: F32, now: int) -> None:
         index, how = None, self._config.neighbours
         if self.candidate.index is not None:
             index = SessionIndex.of(
                 store,
-                rows,
+                np.where(catalogue.own()[rows], rows, NO_ROW),
                 (self._config.sessions.capacity, self._config.catalogue.capacity),
                 now=now,
                 recency=None if how.recency is None else int(how.recency),
@@ -119,7 +129,10 @@ class RankingLearner:
             negatives = all_negatives(shares)
         else:
             negatives = drawn_negatives(shares, config.negatives, config.negative_power, random)
-        loss, taken = trainer.step(fresh.joined(again), negatives, self._reminder(again, shares))
+        batch = fresh.joined(again)
+        if config.in_batch and config.negatives is not None:
+            negatives = with_targets(negatives, batch.targets, shares)
+        loss, taken = trainer.step(batch, negatives, self._reminder(again, shares))
         if not taken:
             raise LearningError(
                 f"slide {where[0]}, step {where[1]} of next_item: loss or gradient is not finite (loss {loss}); "
@@ -133,28 +146,71 @@ class RankingLearner:
         if not config.distillation or not self.has_champion or champion is None or not len(again):
             return None
         latest_first = filled(again.items[:, ::-1], rows_given(len(again)))
-        logits = champion.logits(tf.constant(latest_first))[: len(again)]
+        users = filled(again.users, rows_given(len(again))).view(np.int64)
+        logits = champion.logits(tf.constant(latest_first), tf.constant(users))[: len(again)]
         known = tf.constant((shares >= 0) & ~self._renewed)[None, :]
         top = tf.math.top_k(tf.where(known, logits, _NEVER), min(config.distilled, self.champion.height))
         items = max(int(np.count_nonzero(shares >= 0)), 1)
         weight = config.distillation * (min(self._items, items) / items) ** 0.5
         return Reminder(top.indices.numpy(), top.values.numpy(), weight)
 
+    def restart(self, store: SessionStore, catalogue: Catalogue, slide: int, now: int, steps: int) -> int:
+        """The candidate's network goes on from the champion's: its weights, with fresh vectors for items that came
+        since, fresh optimizer slots, then `steps` steps on sessions drawn from the store. Catalogue and index are
+        counts, and stay as they are. Returns the sessions replayed: none without a network.
+
+        Raises LearningError as `learn`.
+        """
+        network, trainer, champion = self.candidate.network, self._trainer, self.champion.network
+        if network is None or trainer is None or champion is None:
+            return 0
+        for name, variable in network.variables.items():
+            variable.assign(champion.variables[name])
+        self._describe(catalogue)
+        network.renew(np.flatnonzero(self._renewed), slide)
+        trainer.forget_all()
+        replayed = self._catch_up(trainer, store, catalogue, slide, now, steps)
+        network.settle()
+        return replayed
+
+    def _catch_up(
+        self, trainer: NetworkTrainer, store: SessionStore, catalogue: Catalogue, slide: int, now: int, steps: int
+    ) -> int:
+        config, recent, shares = self._config.network, self._config.sessions.recent, catalogue.shares(now)
+        rows, every = catalogue.rows(store.items), np.arange(len(store))
+        pool = Exemplars(store, rows, every, shares, recent, config.replay_by)
+        random, replayed = np.random.default_rng([self._seed, CATCH_UP_STAGE, slide]), 0
+        none = pool.draw(0, random)
+        for step in range(steps):
+            again = pool.draw(config.batch_size, random)
+            if not len(again):
+                break
+            self._step(trainer, none, again, shares, random, (slide, step))
+            replayed += len(again)
+        return replayed
+
     # ---- versions -------------------------------------------------------------------------------------------
 
     def promote(self, items: int) -> None:
-        """Makes the candidate, as it is now, the champion, with so many items in its catalogue."""
-        for name, variable in self.champion.variables.items():
-            variable.assign(self.candidate.variables[name])
+        """Makes the candidate, as it is now, the champion, with so many items in its catalogue; where a canary is
+        wanted, what was the champion is kept beside it."""
+        if self.previous is not None and self.has_champion:
+            _copy(self.champion, self.previous)
+            self.has_previous = True
+        _copy(self.candidate, self.champion)
         self.has_champion, self._items, self._told = True, items, False
         self._renewed[:] = False
 
     def load_champion(self, variables: dict[str, NDArray[Any]]) -> None:
         """Makes a published version the champion. Raises StateError when it is of another config."""
         self.champion.assign(variables)
-        self.has_champion, self._told = True, False
+        self.has_champion, self.has_previous, self._told = True, False, False
         self._items = int(np.count_nonzero(variables["items/share"] >= 0))
         self._renewed = self.champion.by_row() != self.candidate.by_row()
+
+    def let_previous_go(self) -> None:
+        """The canary is over."""
+        self.has_previous, self._told = False, False
 
     def listed(self) -> Listed | None:
         """What the champion can recommend; None without one."""
@@ -177,29 +233,29 @@ class RankingLearner:
     @property
     def retraces(self) -> int:
         """Graphs built beyond the first of each function; 0 unless something is wrong."""
-        models = [self.candidate.traces, self.champion.traces]
-        return sum(max(0, traces - 1) for traces in [*models, 0 if self._trainer is None else self._trainer.traces])
+        models = [self.candidate, self.champion, *([] if self.previous is None else [self.previous])]
+        traced = [*(model.traces for model in models), 0 if self._trainer is None else self._trainer.traces]
+        return sum(max(0, traces - 1) for traces in traced)
 
     # ---- state ----------------------------------------------------------------------------------------------
 
     def capture(self) -> dict[str, Any]:
-        return self._state(self.champion.values() if self.has_champion else None)
+        champion = self.champion.values() if self.has_champion else None
+        return self._state(champion, self.previous.values() if self.previous and self.has_previous else None)
 
     def changes(self) -> dict[str, Any]:
-        """As `capture`, without the champion where it is the one that was captured last."""
+        """As `capture`, without champion and previous where they are the ones that were captured last."""
         if not self.has_champion or not self._told:
             return self.capture()
-        held = {name: (v.shape, v.dtype.as_numpy_dtype) for name, v in self.champion.variables.items()}
-        none = np.empty(0, np.int64)
-        return self._state(
-            {name: Changed(none, np.empty((0, *shape[1:]), kind), shape[0]) for name, (shape, kind) in held.items()}
-        )
+        previous = _unchanged(self.previous) if self.previous and self.has_previous else None
+        return self._state(_unchanged(self.champion), previous)
 
-    def _state(self, champion: dict[str, Any] | None) -> dict[str, Any]:
+    def _state(self, champion: dict[str, Any] | None, previous: dict[str, Any] | None) -> dict[str, Any]:
         self._told = True
         return {
             "candidate": arrays_of(self._learning()),
             "champion": champion,
+            "previous": previous,
             "has_learned": self.has_learned,
             "renewed": self._renewed.copy(),
             "items": self._items,
@@ -209,8 +265,11 @@ class RankingLearner:
         """Raises StateError when the state is of another config."""
         assign_all(self._learning(), state["candidate"])
         self.has_champion, self.has_learned = state["champion"] is not None, bool(state["has_learned"])
+        self.has_previous = self.previous is not None and state["previous"] is not None
         if self.has_champion:
             self.champion.assign(state["champion"])
+        if self.previous is not None and self.has_previous:
+            self.previous.assign(state["previous"])
         self._renewed, self._items, self._told = state["renewed"].copy(), int(state["items"]), True
 
     def _learning(self) -> dict[str, Any]:
@@ -219,53 +278,12 @@ class RankingLearner:
         return {**self.candidate.variables, **more}
 
 
-def sequences(store: SessionStore, rows: I64, sessions: I64, older: I64, recent: int) -> Sequences:
-    """Sessions as the network learns them; targets are events from place `older` on whose items are admitted. Sessions
-    without any are left out. `rows`: table row of each event of the store."""
-    starts, lengths = store.starts[sessions], np.diff(store.starts)[sessions]
-    items = padded_sequences(rows, starts, lengths - 1, recent)
-    targets = padded_sequences(rows, starts + 1, lengths - 1, recent)
-    place = lengths[:, None] - recent + np.arange(recent)
-    targets = np.where((place >= np.maximum(older, 1)[:, None]) & (items > 0), targets, 0).astype(np.int32)
-    last = starts[:, None] + place
-    weights = store.weights[np.clip(last, 0, max(len(store.weights) - 1, 0))] if len(store.weights) else last
-    kept = np.flatnonzero(targets.any(axis=1))
-    return Sequences(items[kept], targets[kept], np.where(targets > 0, weights, 0.0).astype(np.float32)[kept])
+def _copy(model: RankingModel, to: RankingModel) -> None:
+    for name, variable in to.variables.items():
+        variable.assign(model.variables[name])
 
 
-class Exemplars:
-    """Earlier sessions to be reminded of: drawn uniformly, or so that every item is the target equally often."""
-
-    def __init__(self, store: SessionStore, rows: I64, sessions: I64, shares: F32, recent: int, by: str) -> None:
-        self._store, self._rows, self._recent = store, rows, recent
-        lengths = np.diff(store.starts)
-        self._sessions = sessions[lengths[sessions] > 1]
-        self._by_item = by == "item"
-        if self._by_item:
-            inside = np.zeros(len(store), bool)
-            inside[self._sessions] = True
-            whole = np.repeat(np.arange(len(store)), lengths)
-            later = np.arange(len(rows)) > store.starts[whole]
-            self._events = np.flatnonzero(inside[whole] & later & (rows > 0))
-            self._session = whole[self._events]
-            often = np.bincount(rows[self._events], minlength=len(shares))
-            self._cumulated = np.cumsum(1.0 / np.maximum(often[rows[self._events]], 1))
-
-    def draw(self, count: int, random: np.random.Generator) -> Sequences:
-        """`count` sequences with replacement; by item, each ends in one target drawn for its item."""
-        nothing = np.empty(0, np.int64)
-        if not count or not len(self._sessions) or (self._by_item and not len(self._events)):
-            return sequences(self._store, self._rows, nothing, nothing, self._recent)
-        if not self._by_item:
-            chosen = self._sessions[random.integers(0, len(self._sessions), count)]
-            return sequences(self._store, self._rows, chosen, np.zeros(count, np.int64), self._recent)
-        drawn = random.random(count) * self._cumulated[-1]
-        at = np.minimum(np.searchsorted(self._cumulated, drawn, side="right"), len(self._events) - 1)
-        return self._ending(self._events[at], self._session[at])
-
-    def _ending(self, events: I64, sessions: I64) -> Sequences:
-        starts = self._store.starts[sessions]
-        items = padded_sequences(self._rows, starts, events - starts, self._recent)
-        targets, weights = np.zeros_like(items), np.zeros(items.shape, np.float32)
-        targets[:, -1], weights[:, -1] = self._rows[events], self._store.weights[events]
-        return Sequences(items, targets, weights)
+def _unchanged(model: RankingModel) -> dict[str, Changed]:
+    """What a snapshot of changes says of a model that is as it was."""
+    none, held = np.empty(0, np.int64), model.variables.items()
+    return {name: Changed(none, np.empty((0, *v.shape[1:]), v.dtype.as_numpy_dtype), v.shape[0]) for name, v in held}

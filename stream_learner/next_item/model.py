@@ -17,7 +17,7 @@ from stream_learner.learning.tables import PADDING
 from stream_learner.next_item.index import SessionIndex
 from stream_learner.next_item.neighbours import NeighbourIndex
 from stream_learner.next_item.network import ItemNetwork
-from stream_learner.next_item.sessions import F32, I64, U64
+from stream_learner.next_item.sessions import F32, I64, U64, Asked
 
 _CELLS = 1 << 24  # scores in memory at once: 64 MB
 _FAR = np.float32(-1e9)  # logit of what is no item
@@ -48,10 +48,9 @@ class RankingModel:
         for part in (self.index, self.network):
             self.variables |= {} if part is None else part.variables
         self.traces = 0
-        ids = tf.TensorSpec([None, recent], tf.int64, "recent")
-        self._top = tf.function(
-            self._traced_top, input_signature=[ids, tf.TensorSpec([], tf.int32, "k")], autograph=False
-        )
+        ids, user = tf.TensorSpec([None, recent], tf.int64, "recent"), tf.TensorSpec([None], tf.int64, "user")
+        asked = [ids, user, tf.TensorSpec([], tf.int32, "k")]
+        self._top = tf.function(self._traced_top, input_signature=asked, autograph=False)
 
     # ---- in the graph ---------------------------------------------------------------------------------------
 
@@ -62,8 +61,9 @@ class RankingModel:
         known = tf.logical_and(tf.equal(tf.gather(self._fingerprints, at), flat), tf.not_equal(flat, PADDING))
         return tf.reshape(tf.where(known, tf.gather(self._rows, at), 0), tf.shape(fingerprints))
 
-    def scores(self, recent: Tensor) -> Tensor:
-        """float32 [B, capacity + 1], -inf where there is no item. `recent`: int32 [B, R] table rows, latest first."""
+    def scores(self, recent: Tensor, user: Tensor) -> Tensor:
+        """float32 [B, capacity + 1], -inf where there is no item. `recent`: int32 [B, R] table rows, latest first;
+        `user`: int64 bitcast fingerprints [B]."""
         share = self._share.read_value()
         there = share >= 0.0
         share = tf.where(there, share, 0.0)[None, :]
@@ -75,19 +75,20 @@ class RankingModel:
             found = self.index.markov(recent) if markov else self.index.stan(recent, config.neighbours)
             scores += weights.neighbours * _shares(found)
         if self.network is not None:
-            logits = weights.flatness * self.network.logits(recent)
+            logits = weights.flatness * self.network.logits(recent, user)
             scores += weights.network * tf.nn.softmax(tf.where(there[None, :], logits, _FAR))
         return tf.where(there[None, :], scores, _NONE)
 
     # ---- on whole columns -----------------------------------------------------------------------------------
 
-    def top(self, context: U64, k: int) -> tuple[NDArray[np.int32], F32]:
+    def top(self, asked: Asked, k: int) -> tuple[NDArray[np.int32], F32]:
         """Table rows and scores of the k best, [n, k] each, best first, of equals the lower row; -inf where there are
-        fewer items. `context`: fingerprints [n, R], latest first."""
+        fewer items."""
         rows, scores = [np.zeros((0, k), np.int32)], [np.zeros((0, k), np.float32)]
-        for part in self._parts(len(context)):
-            count = part.stop - part.start
-            found = self._top(filled(context[part], rows_given(count)).view(np.int64), k)
+        for part in self._parts(len(asked)):
+            count, some = part.stop - part.start, asked.take(part)
+            ids = [filled(ids, rows_given(count)).view(np.int64) for ids in (some.recent, some.user)]
+            found = self._top(*ids, k)
             rows.append(found[0][:count].numpy())
             scores.append(found[1][:count].numpy())
         return np.concatenate(rows), np.concatenate(scores)
@@ -96,9 +97,9 @@ class RankingModel:
         size = max(1, min(1024, _CELLS // self.height))
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
-    def _traced_top(self, recent: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def _traced_top(self, recent: Tensor, user: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         self.traces += 1  # Python runs only while TensorFlow traces
-        best = tf.math.top_k(self.scores(self.rows(recent)), k)
+        best = tf.math.top_k(self.scores(self.rows(recent), user), k)
         return best.indices, best.values
 
     def known(self, items: U64) -> I64:

@@ -111,10 +111,52 @@ def unit(vectors: Tensor) -> Tensor:
     return tf.math.l2_normalize(vectors, axis=-1, epsilon=_EPSILON)
 
 
+class FeatureVectors:
+    """Vectors of features, and which of them each item has. `variables`: name -> tf.Variable, part of a version."""
+
+    def __init__(self, config: settings.Network, items: int, seed: int) -> None:
+        first = first_vectors(config.feature_rows + 1, config.dim, seed + 1)
+        first[0] = 0.0
+        self.table = tf.Variable(first, name="feature_vectors")
+        self.by_item = tf.Variable(np.zeros((items + 1, len(config.features)), np.int32), trainable=False)
+        self.variables: dict[str, Any] = {
+            "network/feature_vectors": self.table,
+            "network/item_features": self.by_item,
+        }
+
+    def known(self, rows: I64) -> NDArray[np.bool_]:
+        """Which of these table rows have any."""
+        return np.asarray((tf.gather(self.by_item, rows).numpy() > 0).any(axis=1))
+
+    def of(self, rows: Tensor) -> Tensor:
+        """The sum of those of table rows, any shape [...] -> [..., dim]."""
+        return tf.reduce_sum(tf.gather(self.table, tf.gather(self.by_item, rows)), axis=-2)
+
+    def every(self) -> Tensor:
+        """The sum of those of each table row, [items + 1, dim], one feature at a time."""
+        parts = [tf.gather(self.table, self.by_item[:, at]) for at in range(self.by_item.shape[1])]
+        return tf.add_n(parts)
+
+
+class UserVectors:
+    """A hashed table of users; row 0 is of nobody, and stays 0. `variables`: name -> tf.Variable, part of a version."""
+
+    def __init__(self, config: settings.Network, seed: int) -> None:
+        self._rows = config.users
+        self.table = tf.Variable(np.zeros((config.users + 1, config.dim), np.float32), name="users")
+        self.variables: dict[str, Any] = {"network/users": self.table}
+
+    def rows(self, fingerprints: Tensor) -> Tensor:
+        """int64 bitcast fingerprints [B] -> int32 rows, 0 for the missing id."""
+        rest = tf.math.floormod(tf.bitcast(fingerprints, tf.uint64), tf.constant(self._rows, tf.uint64))
+        return tf.where(tf.equal(fingerprints, 0), 0, 1 + tf.cast(rest, tf.int32))
+
+
 class ItemNetwork:
     """Vectors and encoder. `variables`: name -> tf.Variable, all part of a version; `random_state` is not.
 
-    `network/outputs` holds the unit vectors that sessions are compared with, as of the last `settle`.
+    `network/outputs` holds the unit vectors that sessions are compared with, as of the last `settle`. With features, an
+    item's vector is the sum of its own and of its features'; row 0 of these is of none, and stays 0.
     """
 
     def __init__(self, config: settings.Network, items: int, recent: int, seed: int) -> None:
@@ -132,26 +174,44 @@ class ItemNetwork:
             "network/outputs": self.outputs,
             **self.weights,
         }
+        self.users: UserVectors | None = None
+        if config.users:
+            self.users = UserVectors(config, seed)
+            self.variables |= self.users.variables
+        self.features: FeatureVectors | None = None
+        if config.features:
+            self.features = FeatureVectors(config, items, seed)
+            self.variables |= self.features.variables
 
     def settle(self) -> None:
         """What rankings compare with follows the vectors."""
-        self.outputs.assign(unit(self.table))
+        self.outputs.assign(unit(self.table if self.features is None else self.table + self.features.every()))
 
     def renew(self, rows: I64, slide: int) -> None:
-        """Rows given out to new items start afresh."""
+        """Rows given out to new items start afresh; where features speak for an item, with nothing of its own."""
         if len(rows):
             vectors = fresh_vectors(rows, self.config.dim, self._seed, slide)
+            if self.features is not None:
+                vectors[self.features.known(rows)] = 0.0
             self.table.scatter_update(tf.IndexedSlices(vectors, rows))
+
+    def vectors(self, rows: Tensor) -> Tensor:
+        """Of table rows, any shape [...] -> [..., dim]."""
+        own = tf.gather(self.table, rows)
+        return own if self.features is None else own + self.features.of(rows)
 
     def inputs(self, vectors: Tensor) -> Tensor:
         """Vectors as the encoder takes them: of length sqrt(dim) / 2."""
         return unit(vectors) * (0.5 * self.config.dim**0.5)
 
-    def logits(self, recent: Tensor) -> Tensor:
-        """float32 [B, items + 1]; `recent`: int32 [B, R] table rows, latest first, 0 = none."""
+    def logits(self, recent: Tensor, user: Tensor | None = None) -> Tensor:
+        """float32 [B, items + 1]; `recent`: int32 [B, R] table rows, latest first, 0 = none; `user`: int64 bitcast
+        fingerprints [B], which count where the network has users."""
         rows = tf.reverse(recent, axis=[1])
-        hidden = self.encoder([self.inputs(tf.gather(self.table, rows)), tf.not_equal(rows, 0)], training=False)
-        return self.config.scale * tf.matmul(unit(hidden[:, -1]), self.outputs, transpose_b=True)
+        hidden = self.encoder([self.inputs(self.vectors(rows)), tf.not_equal(rows, 0)], training=False)[:, -1]
+        if self.users is not None and user is not None:
+            hidden += tf.gather(self.users.table, self.users.rows(user))
+        return self.config.scale * tf.matmul(unit(hidden), self.outputs, transpose_b=True)
 
 
 def padded_sequences(items: I64, starts: I64, lengths: I64, width: int) -> NDArray[np.int32]:

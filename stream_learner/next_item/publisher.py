@@ -19,7 +19,7 @@ from stream_learner.next_item.catalogue import Catalogue
 from stream_learner.next_item.learner import RankingLearner
 from stream_learner.next_item.names import ItemNames
 from stream_learner.next_item.serving import RankingServing
-from stream_learner.next_item.sessions import F32, U64
+from stream_learner.next_item.sessions import F32, Asked
 from stream_learner.publishing import card_text
 from stream_learner.publishing.artefact import Artefact, Variables
 from stream_learner.publishing.card import Card
@@ -38,7 +38,7 @@ class RankingVersion:
 
     manifest: Manifest
     arrays: Variables
-    sample: U64  # contexts [n, recent] of real sessions, for the load-and-query check
+    sample: Asked  # real sessions [n], for the load-and-query check
     scores: F32  # of the best `judging.k` by the worker itself, [n, k]
     card: Card
 
@@ -55,6 +55,7 @@ class RankingPublisher:
         self.checkpoints = open_checkpoints(named, token=lease.token, fence=lease.prove)
         self._artefact = Artefact(Path(config.state) / "template")
         self.champion: int | None = None
+        self.previous: int | None = None  # the version the champion followed; None after a rollback
         self.versions: list[int] = []  # every number ever given
         self.pins: set[int] = set()
 
@@ -71,7 +72,7 @@ class RankingPublisher:
     # ---- making versions ------------------------------------------------------------------------------------
 
     def promoted(
-        self, occasion: Occasion, catalogue: Catalogue, names: ItemNames, sample: U64, before: Listed | None
+        self, occasion: Occasion, catalogue: Catalogue, names: ItemNames, sample: Asked, before: Listed | None
     ) -> RankingVersion:
         """The learner's new champion as a version. `before`: what the one before could recommend."""
         keys, rows = catalogue.admitted()
@@ -80,7 +81,7 @@ class RankingPublisher:
         arrays = {**self._learner.champion.values(), "items/names": texts}
         return self._version(occasion, arrays, sample, before, rollback_of=None)
 
-    def rolled_back(self, occasion: Occasion, to: int, sample: U64) -> RankingVersion:
+    def rolled_back(self, occasion: Occasion, to: int, sample: Asked) -> RankingVersion:
         """An older version's content as a new one; the learner's champion becomes it."""
         self.require(to)
         before = self._learner.listed()
@@ -97,12 +98,13 @@ class RankingPublisher:
         return manifest
 
     def _version(
-        self, occasion: Occasion, arrays: Variables, sample: U64, before: Listed | None, rollback_of: int | None
+        self, occasion: Occasion, arrays: Variables, sample: Asked, before: Listed | None, rollback_of: int | None
     ) -> RankingVersion:
         number = next_version(occasion.slide_end, max(self.versions, default=0))
         content = self._artefact.content_sha256(arrays), self._artefact.signature
         whose = self._config.next_item.name, number, self.champion, rollback_of
         manifest = manifest_of(self._config, self._hash, occasion, *whose, *content)
+        self.previous = self.champion if rollback_of is None else None
         self.champion = number
         self.versions.append(number)
         champion = self._learner.champion
@@ -134,8 +136,9 @@ class RankingPublisher:
         known an answer of finite ones. Raises StateError."""
         try:
             loaded = tf.saved_model.load(str(folder))
-            recent = tf.constant(version.sample.view(np.int64))
-            answer = loaded.signatures["from_fingerprints"](recent=recent, k=tf.constant(self._k))["scores"].numpy()
+            recent, user = (tf.constant(ids.view(np.int64)) for ids in (version.sample.recent, version.sample.user))
+            asked = {"recent": recent, "user": user, "k": tf.constant(self._k)}
+            answer = loaded.signatures["from_fingerprints"](**asked)["scores"].numpy()
             default = loaded.signatures["serving_default"](recent=tf.constant([[""]]))["scores"].numpy()
         except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
             raise StateError(f"{folder}: the version does not load or answer: {error}") from error
@@ -154,13 +157,15 @@ class RankingPublisher:
     def capture(self) -> dict[str, Any]:
         return {
             "champion": self.champion,
+            "previous": self.previous,
             "versions": list(self.versions),
             "pins": sorted(self.pins),
             "config_hashes": sorted(self._hashes),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.champion, self.versions, self.pins = state["champion"], list(state["versions"]), set(state["pins"])
+        self.champion, self.previous = state["champion"], state["previous"]
+        self.versions, self.pins = list(state["versions"]), set(state["pins"])
         self._hashes = {self._hash, *state["config_hashes"]}
 
 

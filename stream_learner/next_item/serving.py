@@ -1,10 +1,11 @@
 """The graph of a version: from what a caller has to a list of items.
 
-    recommend           recent [B, n] text, latest first ("" = none); exclude [B, m] text; boost [B, b] text with
-                        boost_by [B, b] factors; k  ->  ids [B, k] text, scores [B, k]; "" and 0 beyond the catalogue
-    serving_default     recent [B, n] text  ->  the same, `judging.k` of them
-    from_fingerprints   recent [B, R] fingerprints and k, as the worker's own model takes them  ->  rows, scores; for
-                        checks
+    recommend           recent [B, n] text, latest first ("" = none); user [B] text ("" = nobody that is known; without
+                        `network.users` whoever it is); exclude [B, m] text; boost [B, b] text with boost_by [B, b]
+                        factors; k  ->  ids [B, k] text, scores [B, k]; "" and 0 beyond the catalogue
+    serving_default     recent [B, n] text  ->  the same for nobody, `judging.k` of them
+    from_fingerprints   recent [B, R] and user [B] fingerprints and k, as the worker's own model takes them  ->  rows,
+                        scores; for checks
 
 The index is inside. What business rules leave out or push is decided in `ruled`, and nowhere else.
 """
@@ -38,25 +39,28 @@ class RankingServing:
         k = tf.TensorSpec([], tf.int32, "k")
         whole = {name: tf.TensorSpec(text.shape, text.dtype, name) for name in ("recent", "exclude", "boost")}
         factors = tf.TensorSpec([None, None], tf.float32, "boost_by")
-        plain = tf.TensorSpec([None, recent], tf.int64, "recent")
+        plain = {"recent": tf.TensorSpec([None, recent], tf.int64, "recent")}
+        plain["user"] = tf.TensorSpec([None], tf.int64, "user")
+        user = tf.TensorSpec([None], tf.string, "user")
         return {
-            "recommend": _traced(self.recommend, **whole, boost_by=factors, k=k),
+            "recommend": _traced(self.recommend, **whole, user=user, boost_by=factors, k=k),
             "serving_default": _traced(self.best, recent=whole["recent"]),
-            "from_fingerprints": _traced(self.from_fingerprints, recent=plain, k=k),
+            "from_fingerprints": _traced(self.from_fingerprints, **plain, k=k),
         }
 
     def recommend(
-        self, recent: Tensor, exclude: Tensor, boost: Tensor, boost_by: Tensor, k: Tensor
+        self, recent: Tensor, user: Tensor, exclude: Tensor, boost: Tensor, boost_by: Tensor, k: Tensor
     ) -> dict[str, Tensor]:
-        scores = self._model.scores(self._rows(self._latest(recent)))
+        scores = self._model.scores(self._rows(self._latest(recent)), fingerprints(user))
         return self._told(self.ruled(scores, self._rows(exclude), self._rows(boost), boost_by), k)
 
     def best(self, recent: Tensor) -> dict[str, Tensor]:
-        scores = self._model.scores(self._rows(self._latest(recent)))
+        nobody = tf.zeros([tf.shape(recent)[0]], tf.int64)
+        scores = self._model.scores(self._rows(self._latest(recent)), nobody)
         return self._told(scores, tf.constant(min(self._model.config.judging.k, self._model.height - 1)))
 
-    def from_fingerprints(self, recent: Tensor, k: Tensor) -> dict[str, Tensor]:
-        best = tf.math.top_k(self._model.scores(self._model.rows(recent)), k)
+    def from_fingerprints(self, recent: Tensor, user: Tensor, k: Tensor) -> dict[str, Tensor]:
+        best = tf.math.top_k(self._model.scores(self._model.rows(recent), user), k)
         return {"rows": best.indices, "scores": best.values}
 
     def ruled(self, scores: Tensor, exclude: Tensor, boost: Tensor, boost_by: Tensor) -> Tensor:

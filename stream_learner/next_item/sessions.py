@@ -23,13 +23,43 @@ LONGEST = 200  # events after which a session begins anew: no robot becomes ever
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """Sessions as a ranking is asked about them."""
+
+    recent: U64  # [n, recent] fingerprints of items, latest first; MISSING_ID beyond the session's beginning
+    user: U64  # [n] whose they are; MISSING_ID = nobody that is known
+
+    def __len__(self) -> int:
+        return len(self.recent)
+
+    def take(self, rows: I64 | slice) -> Asked:
+        return Asked(self.recent[rows], self.user[rows])
+
+    @classmethod
+    def by_nobody(cls, recent: U64) -> Asked:
+        return cls(recent, np.full(len(recent), MISSING_ID, np.uint64))
+
+    def capture(self) -> dict[str, Any]:
+        return {"recent": self.recent.copy(), "user": self.user.copy()}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> Asked:
+        return cls(state["recent"].copy(), state["user"].copy())
+
+
+@dataclass(frozen=True, slots=True)
 class NextItems(Columns):
     """Examples, in the order of their slide's events. All [n] unless given."""
 
     time: I64  # us, of the target
+    user: U64  # fingerprint, MISSING_ID where the event has none
     context: U64  # [n, recent] fingerprints of items, latest first; MISSING_ID beyond the session's beginning
     target: U64  # fingerprint of the item
     weight: F32  # of the target's event type
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(self.context, self.user)
 
     @property
     def length(self) -> I64:
@@ -59,6 +89,7 @@ class SessionStore:
         weights = [config.events.get(kind, 0.0) for kind in schema.kinds]
         self._weights = np.array(weights, np.float32)
         self.keys: U64 = np.empty(0, np.uint64)  # [sessions] what identifies each
+        self.users: U64 = np.empty(0, np.uint64)  # [sessions] whose each is, by its latest event; MISSING_ID = unknown
         self.last: I64 = np.empty(0, np.int64)  # [sessions] time of the latest event, us
         self.starts: I64 = np.zeros(1, np.int64)  # [sessions + 1]
         self.items: U64 = np.empty(0, np.uint64)  # [events]
@@ -73,8 +104,8 @@ class SessionStore:
 
     def step(self, events: EventBatch) -> tuple[NextItems, Touched]:
         """Takes in a slide's events (as of `wanted`, in log order): its examples, and the sessions they are of."""
-        ids = events.ids[:, self._columns["session"]]
-        keys = np.where(ids == MISSING_ID, events.ids[:, self._columns["user"]], ids)
+        ids, users = events.ids[:, self._columns["session"]], events.ids[:, self._columns["user"]]
+        keys = np.where(ids == MISSING_ID, users, ids)
         order = np.argsort(keys, kind="stable")
         session = np.empty(len(events), np.int64)
         session[order] = self._assigned(keys[order], events.time[order], order)
@@ -86,12 +117,14 @@ class SessionStore:
         older = np.zeros(count, np.int64)
         older[: len(self)] = np.diff(self.starts)
         self._grow(count, keys, events.time, session)
+        self.users = np.concatenate([self.users, np.zeros(count - len(self.users), np.uint64)])
+        self.users[session] = users
         item = events.ids[:, self._columns["item"]]
         weight = self._weights[events.kind]
         self.items = np.concatenate([self.items, item])[placed]
         self.weights = np.concatenate([self.weights, weight])[placed]
         self.starts = np.concatenate([[0], np.cumsum(np.bincount(joined, minlength=count))]).astype(np.int64)
-        examples = self._examples(events.time, item, weight, at[len(held) :], self.starts[session])
+        examples = self._examples(events, item, weight, at[len(held) :], self.starts[session])
         rows = np.unique(session)
         gone = self._evict()
         kept = rows >= gone
@@ -136,14 +169,15 @@ class SessionStore:
         np.maximum.at(grown_last, session, times)
         self.keys, self.last = grown_keys, grown_last
 
-    def _examples(self, times: I64, item: U64, weight: F32, at: I64, start: I64) -> NextItems:
+    def _examples(self, events: EventBatch, item: U64, weight: F32, at: I64, start: I64) -> NextItems:
         """`at`: where each event stands in `items`; `start`: where its session begins."""
         earlier = at[:, None] - 1 - np.arange(self._recent)
         inside = earlier >= start[:, None]
         context = np.full(earlier.shape, MISSING_ID, np.uint64)
         context[inside] = self.items[earlier[inside]]
         rows = np.flatnonzero(at > start)
-        return NextItems(times[rows], context[rows], item[rows], weight[rows])
+        user = events.ids[rows, self._columns["user"]]
+        return NextItems(events.time[rows], user, context[rows], item[rows], weight[rows])
 
     def _evict(self) -> int:
         """Lets the first sessions go while there are too many events; returns how many."""
@@ -151,24 +185,29 @@ class SessionStore:
         if gone:
             cut = self.starts[gone]
             self.items, self.weights = self.items[cut:].copy(), self.weights[cut:].copy()
-            self.keys, self.last = self.keys[gone:].copy(), self.last[gone:].copy()
+            self.keys, self.users, self.last = (
+                self.keys[gone:].copy(),
+                self.users[gone:].copy(),
+                self.last[gone:].copy(),
+            )
             self.starts = self.starts[gone:] - cut
         return gone
 
-    def erase(self, keys: U64) -> int:
-        """Forgets the sessions that these fingerprints identify; returns how many."""
-        stay = ~np.isin(self.keys, keys[keys != MISSING_ID])
+    def erase(self, users: U64) -> int:
+        """Forgets the sessions of these users, by fingerprint; returns how many."""
+        wanted = users[users != MISSING_ID]
+        stay = ~(np.isin(self.keys, wanted) | np.isin(self.users, wanted))
         lengths = np.diff(self.starts)
         events = np.repeat(stay, lengths)
         self.items, self.weights = self.items[events], self.weights[events]
-        self.keys, self.last = self.keys[stay], self.last[stay]
+        self.keys, self.users, self.last = self.keys[stay], self.users[stay], self.last[stay]
         self.starts = np.concatenate([[0], np.cumsum(lengths[stay])]).astype(np.int64)
         return int(np.count_nonzero(~stay))
 
     def capture(self) -> dict[str, Any]:
-        names = ("keys", "last", "starts", "items", "weights")
+        names = ("keys", "users", "last", "starts", "items", "weights")
         return {name: getattr(self, name).copy() for name in names}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.keys, self.last, self.starts = state["keys"], state["last"], state["starts"]
+        self.keys, self.users, self.last, self.starts = (state[n] for n in ("keys", "users", "last", "starts"))
         self.items, self.weights = state["items"], state["weights"]

@@ -7,6 +7,7 @@ commit; what differs (examples, models, metrics) is in this package.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,21 +15,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_learner.events import EventBatch, EventSchema
+from stream_learner.events import MISSING_ID, EventBatch, EventSchema
 from stream_learner.journal import Command
 from stream_learner.judging.metrics import finite_or_none
-from stream_learner.judging.verdict import Verdict
-from stream_learner.learning.learned import Learned
+from stream_learner.learning.learned import NOTHING, Learned
 from stream_learner.lease import Lease
+from stream_learner.next_item.canary import ranking_canary, watch
 from stream_learner.next_item.catalogue import Catalogue
+from stream_learner.next_item.decisions import Learnt, Moment, RankingDecisions
+from stream_learner.next_item.drift import ItemDrift
 from stream_learner.next_item.gate import RankGate
 from stream_learner.next_item.learner import RankingLearner
 from stream_learner.next_item.metrics import MODELS, SLICES, RankingBoard, ranks
 from stream_learner.next_item.names import ItemNames
 from stream_learner.next_item.publisher import RankingPublisher, RankingVersion
-from stream_learner.next_item.sessions import U64, NextItems, SessionStore
+from stream_learner.next_item.sessions import U64, Asked, NextItems, SessionStore
 from stream_learner.publishing.publisher import Occasion
-from stream_learner.publishing.verdict_log import pinned, rolled_back
 from stream_learner.settings import Config
 from stream_learner.windows.slides import OpenSlides, Slide
 
@@ -62,30 +64,43 @@ class NextItemTask:
         self.config = config.next_item
         self._seed = config.seed
         self._names = names
-        self._record = record
         self._item = schema.id_column("item")
+        self._features = [schema.id_column(name) for name in self.config.network.features]
         self.store = SessionStore(self.config, schema)
         self.catalogue = Catalogue(self.config)
         self.learner = RankingLearner(self.config, config.seed)
         self.board = RankingBoard(self.config.judging)
         self.gate = RankGate(self.config.gate, self.config.judging.k)
+        self.canary = ranking_canary(self.config)
+        self.drift = ItemDrift(schema, config.drift)
         self.publisher = RankingPublisher(config, self.learner, lease)
+        learnt, judges = Learnt(self.store, self.catalogue, names), (self.gate, self.canary, self.drift)
+        self.decisions = RankingDecisions(self.config, self.learner, learnt, judges, self.publisher, record)
         self.surface = Surface()
-        self.examples = self.judged = self.passed = self.held = 0
-        self._sample: U64 = np.zeros((0, self.config.sessions.recent), np.uint64)  # contexts of the last slide with any
+        self.examples = self.judged = self.kept_out = 0
+        self._kept_out: list[dict[str, Any]] = []  # broken slides since the last version
+        nobody = np.zeros((0, self.config.sessions.recent), np.uint64)
+        self._sample = Asked.by_nobody(nobody)  # of the last slide with any
 
     # ---- a slide --------------------------------------------------------------------------------------------
 
-    def step(self, slide: Slide, events: EventBatch, waiting: OpenSlides) -> Learned:
+    def step(self, slide: Slide, events: EventBatch, waiting: OpenSlides, broken: dict[str, Any] | None) -> Learned:
         """Ranks a slide's examples with what was known before it, judges, then learns from its events.
 
-        `events`: the slide's, without repeats; `waiting`: events of later slides, whose items' names are still needed.
+        `events`: the slide's, without repeats; `waiting`: events of later slides, whose items' names are still needed;
+        `broken`: what is wrong with a slide in quarantine, of which nothing is judged, counted or learned.
         """
+        if broken is not None:
+            self.kept_out += 1
+            self._kept_out.append(broken)
+            return NOTHING
         events = self.store.wanted(events)
         examples, touched = self.store.step(events)
         self._judge(examples, slide)
         items = events.ids[:, self._item]
-        _, given = self.catalogue.step(items, events.time, slide.end)
+        for finding in self.drift.observe(events, self.catalogue.new(items, slide.end), slide.end):
+            log.warning("slide %d %s: %s", slide.number, self.config.name, finding)
+        _, given = self.catalogue.step(items, events.time, slide.end, events.ids[:, self._features])
         learned = self.learner.learn(self.store, touched, self.catalogue, given, slide.number, slide.end)
         if len(self._names) > 2 * (self.catalogue.seen + len(waiting)) + _SPARE_NAMES:
             self._names.keep(self.catalogue.known(), waiting.ids(self._item))
@@ -94,18 +109,20 @@ class NextItemTask:
     def _judge(self, examples: NextItems, slide: Slide) -> None:
         self.examples += len(examples)
         if len(examples):
-            self._sample = examples.context[-_SAMPLE:].copy()
+            self._sample = Asked.restored(examples.asked.take(slice(-_SAMPLE, None)).capture())
         if not self.learner.has_learned:
             return
         chosen = self._chosen(examples, slide.number)
         k = min(self.config.judging.k, self.learner.candidate.height - 1)
         target = self.catalogue.rows(chosen.target)
-        top, _ = self.learner.candidate.top(chosen.context, k)
+        top, _ = self.learner.candidate.top(chosen.asked, k)
         found = {"candidate": ranks(top, target)}
         if self.learner.has_champion:
-            found["champion"] = ranks(
-                self.learner.champion.top(chosen.context, k)[0], self.learner.champion.known(chosen.target)
-            )
+            champion, previous = self.learner.champion, self.learner.previous
+            served = champion.top(chosen.asked, k)
+            found["champion"] = ranks(served[0], champion.known(chosen.target))
+            if self.canary.watching and previous is not None:
+                watch(self.canary, (champion, served), previous, chosen, k)
         short = chosen.length <= self.config.judging.short
         new = self.catalogue.new(chosen.target, slide.end - int(self.config.judging.window))
         self.board.add(found, {"new_item": new, "short_session": short}, slide.end)
@@ -131,20 +148,13 @@ class NextItemTask:
 
     # ---- decisions ------------------------------------------------------------------------------------------
 
-    def at_slide_end(self, slide: Slide, occasion: Callable[[dict[str, Any]], Occasion]) -> RankingVersion | None:
-        """The gate's verdict, when it is due; a pass makes the candidate champion, and a version of it."""
-        if not self.learner.has_learned or not len(self._sample) or not self.gate.due(slide.end):
+    def at_slide_end(
+        self, slide: Slide, occasion: Callable[[dict[str, Any]], Occasion], settle: Callable[[], None]
+    ) -> RankingVersion | None:
+        """The canary's verdict, and the gate's when it is due; a pass, or a rollback, is a version."""
+        if not self.learner.has_learned:
             return None
-        verdict = self.gate.judge(slide.number, slide.end, finite=self.learner.finite(), parent=self.publisher.champion)
-        self._tell(verdict)
-        if not verdict.passed:
-            return None
-        before = self.learner.listed()
-        self.learner.promote(len(self.catalogue))
-        made = replace(occasion(verdict.to_json()), metrics=self.evidence())
-        version = self.publisher.promoted(made, self.catalogue, self._names, self._sample, before)
-        self.gate.published(slide.end, rollback=False)
-        return version
+        return self._made(self.decisions.at_slide_end(self._moment(slide.number, slide.end, occasion, settle)))
 
     def carry_out(
         self,
@@ -154,31 +164,24 @@ class NextItemTask:
         settle: Callable[[], None],
     ) -> RankingVersion | None:
         """An operator's command, between two slides; a rollback is a version."""
-        number, pins = int(command.arguments.get("version") or 0), self.publisher.pins
-        if command.name == "rollback":
-            settle()  # its files may still be waiting to be written
-            reason = f"rolled back to version {number} by an operator"
-            made = replace(occasion({"verdict": "rollback", "reason": reason}), metrics=self.evidence())
-            version = self.publisher.rolled_back(made, number, self._sample)
-            self.gate.published(slide_end, rollback=True)
-            self._record({**rolled_back(command.slide, slide_end, version.manifest), "model": self.config.name})
-            return version
-        if command.name in ("pin", "unpin"):
-            kept = command.name == "pin"
-            (pins.add if kept else pins.discard)(number)
-            self._record({**pinned(command.slide, slide_end, number, kept=kept), "model": self.config.name})
-        elif command.name in ("override", "cancel_override"):
-            why = str(command.arguments["reason"]) if command.name == "override" else None
-            self.gate.override(why)
-            told = {"kind": "override", "model": self.config.name, "slide": command.slide, "slide_end": slide_end}
-            self._record({**told, "reason": f"override: {'cancelled' if why is None else why}"})
-        return None
+        return self._made(self.decisions.carry_out(command, self._moment(command.slide, slide_end, occasion, settle)))
 
-    def _tell(self, verdict: Verdict) -> None:
-        self.passed += verdict.passed
-        self.held += not verdict.passed
-        self._record({**verdict.to_json(), "model": self.config.name})
-        log.info("slide %d %s: %s", verdict.slide, self.config.name, verdict.reason)
+    def _moment(
+        self,
+        slide: int,
+        slide_end: int,
+        occasion: Callable[[dict[str, Any]], Occasion],
+        settle: Callable[[], None],
+    ) -> Moment:
+        def told(verdict: dict[str, Any]) -> Occasion:
+            return replace(occasion(verdict), metrics=self.evidence(), quarantined=list(self._kept_out))
+
+        return Moment(slide, slide_end, self._sample, told, settle)
+
+    def _made(self, version: RankingVersion | None) -> RankingVersion | None:
+        if version is not None:
+            self._kept_out = []
+        return version
 
     def evidence(self) -> dict[str, Any]:
         """What a version's manifest says of quality, NaN as None: over the window, then the lifetime, by model."""
@@ -203,12 +206,22 @@ class NextItemTask:
             "items_waiting": self.catalogue.waiting,
             "items_expired": self.catalogue.expired,
             "sessions": len(self.store),
-            "verdicts": {"passed": self.passed, "held": self.held},
+            "items_forgotten": self.catalogue.forgotten,
+            "verdicts": {name: self.decisions.made[name] for name in ("passed", "held")},
+            "decisions": {name: count for name, count in self.decisions.made.items() if name not in ("passed", "held")},
+            "drift": {"alarms": self.drift.alarms, **self.drift.numbers()},
+            "slides_kept_out": self.kept_out,
             "versions": list(self.publisher.versions),
             "champion": self.publisher.champion,
             "model_sha256": self.learner.model_sha256(),
             "retraces": self.learner.retraces,
         }
+
+    def erase(self, users: U64) -> int:
+        """Forgets the sessions of users, by fingerprint, and who the latest ones were; returns how many sessions."""
+        theirs = np.isin(self._sample.user, users)
+        self._sample = Asked(self._sample.recent, np.where(theirs, np.uint64(MISSING_ID), self._sample.user))
+        return self.store.erase(users)
 
     # ---- state ----------------------------------------------------------------------------------------------
 
@@ -226,10 +239,14 @@ class NextItemTask:
             "learner": learner,
             "board": self.board.capture(),
             "gate": self.gate.capture(),
+            "canary": self.canary.capture(),
+            "drift": self.drift.capture(),
+            "decisions": dict(self.decisions.made),
             "publisher": self.publisher.capture(),
             "surface": [self.surface.coverage, self.surface.novelty],
-            "counts": [self.examples, self.judged, self.passed, self.held],
-            "sample": self._sample.copy(),
+            "counts": [self.examples, self.judged, self.kept_out],
+            "kept_out": [dict(slide) for slide in self._kept_out],
+            "sample": self._sample.capture(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -239,7 +256,11 @@ class NextItemTask:
         self.learner.restore(state["learner"])
         self.board.restore(state["board"])
         self.gate.restore(state["gate"])
+        self.canary.restore(state["canary"])
+        self.drift.restore(state["drift"])
+        self.decisions.made = Counter(state["decisions"])
         self.publisher.restore(state["publisher"])
         self.surface = Surface(*state["surface"])
-        self.examples, self.judged, self.passed, self.held = state["counts"]
-        self._sample = state["sample"].copy()
+        self.examples, self.judged, self.kept_out = state["counts"]
+        self._kept_out = [dict(slide) for slide in state["kept_out"]]
+        self._sample = Asked.restored(state["sample"])

@@ -46,6 +46,7 @@ DECISIONS = (
     "override_cancelled",
     "challenger_out",
 )
+RANKING_DECISIONS = DECISIONS[:4]
 GAINS = ("mean", "lower", "upper", "threshold")  # the band that holds at every look, and what it must be above
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # about 3 steps a decade
@@ -206,6 +207,15 @@ class MetricList:
         )
         self.ranking_verdicts = self._counter(
             "ranking_verdicts_total", "Answers of next_item's gate: passed or held", "verdict"
+        )
+        self.ranking_decisions = self._counter(
+            "ranking_decisions_total", f"Other decisions about rankings: {', '.join(RANKING_DECISIONS)}", "decision"
+        )
+        self.ranking_drift_alarms = self._counter(
+            "ranking_drift_alarms_total", "Times that drift of what sessions are made of was found (next_item)"
+        )
+        self.ranking_slides_kept_out = self._counter(
+            "ranking_slides_kept_out_total", "Slides in quarantine of which next_item learned nothing"
         )
         self.verdicts = self._counter("verdicts_total", "Answers of the gate: passed or held", "verdict")
         self.gate_gain = self._gauge(

@@ -229,7 +229,10 @@ def _counts(worker: Worker) -> dict[tuple[str, str], int]:
     counts |= {("quarantined_examples", fate): int(getattr(worker.quarantine, fate)) for fate in SET_ASIDE}
     counts |= {("id_expiries", feature): table.expired for feature, table in worker.learner.ids.items()}
     if (task := worker.next_item) is not None:
-        counts |= {("ranking_verdicts", "passed"): task.passed, ("ranking_verdicts", "held"): task.held}
+        verdicts = ("passed", "held")
+        for name, count in task.decisions.made.items():
+            counts[("ranking_verdicts" if name in verdicts else "ranking_decisions", name)] = count
+        counts |= {("ranking_drift_alarms", ""): task.drift.alarms, ("ranking_slides_kept_out", ""): task.kept_out}
     return counts | {
         ("broken_slides", ""): worker.quarantine.found,
         ("slides", ""): tally.slides,

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from stream_learner.settings.base import Duration, Section, section, span
+from stream_learner.settings.gate import Canary
 
 Task = Literal["conversion", "next_item"]
 
@@ -32,6 +33,10 @@ class Catalogue(Section, frozen=True):
     expire_after: Annotated[
         Duration | None, Meta(description="an item without an event for so long is let go; null = never")
     ] = None
+    waiting: Annotated[
+        int,
+        Meta(description="items counted that have no row; beyond, those longest without an event are forgotten", ge=16),
+    ] = 1_000_000
 
 
 class Popularity(Section, frozen=True):
@@ -78,6 +83,9 @@ class Network(Section, frozen=True):
     negative_power: Annotated[
         float, Meta(description="they are drawn by popularity to this power (0 = uniformly), log-Q corrected", ge=0)
     ] = 0.75
+    in_batch: Annotated[
+        bool, Meta(description="a target is also held against the other targets of its batch, log-Q corrected")
+    ] = False
     learning_rate: Annotated[float, Meta(description="Adam's step of the network", gt=0, le=1)] = 0.002
     table_learning_rate: Annotated[float, Meta(description="Adam's step of the vectors", gt=0, le=1)] = 0.01
     batch_size: Annotated[int, Meta(description="sessions per step, replayed ones on top", ge=1, le=65_536)] = 128
@@ -96,6 +104,35 @@ class Network(Section, frozen=True):
             le=100,
         ),
     ] = 0.0
+    features: Annotated[
+        list[str],
+        Meta(
+            description="categorical features (as topics map them) whose vectors join those of their items: an item "
+            "that carries one is ranked by it from its first event on, and gets a vector of its own at "
+            "`catalogue.admit_after`"
+        ),
+    ] = msgspec.field(default_factory=list)
+    feature_rows: Annotated[
+        int, Meta(description="rows of the hashed table of these features' vectors", ge=16, le=16_000_000)
+    ] = 4096
+    users: Annotated[
+        int,
+        Meta(
+            description="rows of a hashed table of users' vectors, which join that of the session; 0 = users play no "
+            "part in rankings, and `recommend` ignores who is asking",
+            ge=0,
+            le=16_000_000,
+        ),
+    ] = 0
+    own_dropout: Annotated[
+        float,
+        Meta(
+            description="share of the items of a step whose own vectors are left out, so that features learn to speak "
+            "alone (DropoutNet: Volkovs, Yu, Poutanen, NIPS 2017); 0 = none",
+            ge=0,
+            lt=1,
+        ),
+    ] = 0.2
     distilled: Annotated[int, Meta(description="top logits of it that are kept to", ge=1, le=1000)] = 50
 
 
@@ -129,6 +166,16 @@ class RankingGate(Section, frozen=True):
     cool_down: Annotated[Duration, Meta(description="event time after a rollback before another passes")] = span("1h")
     min_examples: Annotated[int, Meta(description="examples judged since the last version", ge=1)] = 1000
     min_recall: Annotated[float, Meta(description="least Recall@k of the candidate on them", ge=0, le=1)] = 0.0
+    on_degradation: Annotated[
+        Literal["hold", "restart_from_champion", "rollback_serving"],
+        Meta(
+            description="when the candidate is proven worse than the champion: hold it; let its network go on from the "
+            "champion's and catch up by replay; or also serve the version before the champion again and go on from that"
+        ),
+    ] = "hold"
+    catch_up_steps: Annotated[
+        int, Meta(description="steps on replayed sessions after such a restart", ge=0, le=100_000)
+    ] = 50
 
 
 class RankingJudging(Section, frozen=True):
@@ -165,3 +212,10 @@ class NextItem(Section, frozen=True):
     blend: Annotated[Blend, Meta(description="how they are weighed")] = section(Blend)
     judging: Annotated[RankingJudging, Meta(description="prequential Recall, MRR and NDCG")] = section(RankingJudging)
     gate: Annotated[RankingGate, Meta(description="when a candidate becomes a version")] = section(RankingGate)
+    canary: Annotated[
+        Canary,
+        Meta(
+            description="a new version beside the one before; what may shift is how many of the items that both know "
+            "are listed at all, and the loss is of reciprocal ranks"
+        ),
+    ] = section(Canary)

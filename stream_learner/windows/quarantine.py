@@ -74,6 +74,17 @@ class Quarantine:
         self.outage = any(broken.end == slide.end for broken in found)
         return not self.outage
 
+    def inspect_unjoined(self, slide: Slide, events: EventBatch) -> bool:
+        """As `inspect`, where nothing is joined: by the number of events of each type, and what these carry."""
+        whole = self.inspect(slide, events, self.health.examples(events), np.zeros(0, bool))
+        self._note()
+        return whole
+
+    def broken(self, number: int) -> dict[str, Any] | None:
+        """What is wrong with a slide that is in quarantine; None where it is in none."""
+        slide = self._slides.get(number)
+        return None if slide is None else slide.brief()
+
     def _add(self, broken: Iterable[Broken], found: int) -> None:
         for new in broken:
             if new.number in self._slides:

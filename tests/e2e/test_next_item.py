@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from broker import KafkaBroker
 from processes import Background, Outcome, changed, learner, outcome, version_numbers, write_config
-from shops import CONFIG, PARTITIONS, SEED, shop, write_shop
+from shops import CONFIG, PARTITIONS, SEED, events_in, shop, write_shop
 
 from stream_learner.errors import ConfigError
 from stream_learner.next_item import command
@@ -23,7 +24,15 @@ EVENTS = 9_000
 TASK: dict[str, Any] = {
     "sessions": {"gap": "30m", "recent": 6, "capacity": 20_000},
     "catalogue": {"capacity": 600},
-    "network": {"dim": 8, "negatives": 64, "batch_size": 64, "replay": 0.5},
+    "network": {
+        "dim": 8,
+        "negatives": 64,
+        "batch_size": 64,
+        "replay": 0.5,
+        "features": ["category"],
+        "users": 2048,
+        "in_batch": True,
+    },
     "judging": {"per_slide": 200},
     "gate": {"interval": "20m", "min_interval": "40m", "min_examples": 100, "margin": 0.2, "cool_down": "20m"},
 }
@@ -77,6 +86,8 @@ def test_a_version_recommends_and_obeys_the_rules(whole: tuple[Path, Outcome]) -
     pushed = asked(model, "--recent", "i1,i2", "--k", "1", "--boost", f"{second}=1000")
     assert pushed[0]["id"] == second and pushed[0]["score"] == pytest.approx(1000 * plain[1]["score"], rel=1e-4)
     assert len(asked(model, "--k", "5")) == 5  # with nothing known of the session
+    whose = [asked(model, "--recent", "i1,i2", "--k", "5", "--user", user) for user in ("", "u1", "u2")]
+    assert whose[0] == plain and whose[1] != plain and whose[1] != whose[2]
     manifest = json.loads(found.manifests[found.champion or 0])
     assert len(asked(model, "--recent", "never-seen", "--k", "100000")) == manifest["metrics"]["catalogue"]
 
@@ -106,15 +117,43 @@ def test_killed_and_started_again_it_comes_to_the_same_versions(
     assert again.verdicts == whole[1].verdicts and again.report == whole[1].report
 
 
+def test_of_an_outage_nothing_is_learned(events: Path, tmp_path: Path) -> None:
+    """The clicks of two slides are lost: what is left of these is kept out, and the next version says so."""
+    part = shutil.copytree(events, tmp_path / "events")
+    lost, start = [10, 11], min(event["timestamp"] for event in events_in(part)) // 300_000 * 300_000
+    for file in part.iterdir():
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if not (slide_of(line, start) in lost and '"click"' in line)))
+    quick = {"warm_up": "30m", "alpha": 0.01}  # minutes of a shop instead of weeks
+    _, found = learned(tmp_path / "out", part, changed(RANKING, quarantine=quick))
+    report = found.report
+    assert report["quarantined_slides"] == lost and report["next_item"]["slides_kept_out"] == 2
+    left = [line for file in part.iterdir() for line in file.read_text().splitlines() if slide_of(line, start) in lost]
+    assert report["quarantined"] == len(left) > 0
+    told = [[one["slide"] for one in json.loads(text)["quarantined"]] for text in found.manifests.values()]
+    assert sorted(told) == sorted([[]] * (len(told) - 1) + [lost])
+
+
+def slide_of(line: str, start_ms: int) -> int:
+    return int(json.loads(line)["timestamp"] - start_ms) // 300_000
+
+
 def test_both_tasks_from_one_stream_are_as_each_alone(
     whole: tuple[Path, Outcome], events: Path, tmp_path: Path
 ) -> None:
-    both = changed(RANKING, tasks=["conversion", "next_item"])
-    state, ranking = learned(tmp_path / "both", events, both)
-    conversion = outcome(state, tmp_path / "both" / "report.json")
+    """And though their worker was killed when both had versions."""
+    both, folder = changed(RANKING, tasks=["conversion", "next_item"], snapshot__interval="10m"), tmp_path / "both"
+    folder.mkdir()
+    path, state, report = write_config(folder / "config.yaml", both), folder / "state", folder / "report.json"
+    program = ("backtest", "-c", path, "--events", events, "--state", state, "--report", report)
+    with Background(tmp_path / "killed", *program) as worker:
+        worker.wait_for("two versions", lambda: all(version_numbers(state, name) for name in ("shop", "next_item")))
+        worker.end(signal.SIGKILL)
+    learner(*program)
+    ranking, conversion = outcome(state, report, "next_item"), outcome(state, report)
     assert ranking.content == whole[1].content  # a task's model does not know of the other
     assert len(conversion.versions) >= 2 and conversion.champion == conversion.versions[-1]
-    operators_name_the_model(tmp_path / "both" / "config.yaml", events, state, ranking, conversion)
+    operators_name_the_model(path, events, state, ranking, conversion)
     alone = learned(tmp_path / "alone", events, changed(both, tasks=["conversion"]))[0]
     checkpoints = Checkpoints(LocalStorage(alone / "checkpoints" / "shop"), "shop", keep=2)
     assert {m.version: m.content_sha256 for m in checkpoints.versions()} == conversion.content
@@ -158,6 +197,7 @@ def test_a_new_item_is_recommendable_two_slides_after_its_admission(kafka: Kafka
     produce_kafka(kafka.bootstrap, topic, limited(shop().chunks(), EVENTS), partitions=PARTITIONS, seed=SEED)
     config = changed(RANKING, topics={topic: CONFIG["topics"]["events"]}, source__kind="kafka")
     config = changed(config, next_item__gate={"mode": "always", "interval": "0s", "min_interval": "0s"})
+    config = changed(config, next_item__network__features=[])  # by its neighbours alone
     config = changed(config, next_item__catalogue__admit_after=2, source__kafka__bootstrap_servers=kafka.bootstrap)
     path = write_config(tmp_path / "config.yaml", config)
     state, report = tmp_path / "state", tmp_path / "report.json"

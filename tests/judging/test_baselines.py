@@ -76,7 +76,7 @@ def test_keys_longest_without_a_label_are_evicted():
         baselines.update(np.concatenate([ids, fresh]), np.array([1, 0], np.float32))
     state = baselines.capture()
     for name in ("item_rate", "user_rate"):
-        keys = state["rates"][name]["index"]["keys"].tolist()
+        keys = [key for key in state["rates"][name]["index"]["keys"].tolist() if key]  # freed rows have none
         assert len(keys) <= 32 and 199 in keys and 1 not in keys
     always = baselines.score(ids)[0]
     assert always[1] > 0.99 and always[2] > 0.99

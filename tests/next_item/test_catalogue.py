@@ -45,6 +45,56 @@ def test_an_expired_item_leaves_its_row_to_the_next() -> None:
     assert rows(held, 1, 2, 7) == [2, NO_ROW, 1]
 
 
+def test_of_items_without_a_row_the_longest_unseen_are_forgotten() -> None:
+    held = catalogue(admit_after=3, waiting=16)
+    step(held, [90, 90, 90], 0)  # has a row, however long ago
+    for hour in range(1, 31):
+        step(held, [hour], hour)
+    assert held.seen == 1 + 16 and held.forgotten == 14 and rows(held, 90) == [1]
+    assert step(held, [30, 30, 14, 14], 31) == ([], [2])  # 30 was counted before, 14 begins anew
+    assert held.seen == 2 + 16 and 14 in held.known().tolist() and 13 not in held.known().tolist()
+    again = catalogue(admit_after=3, waiting=16)
+    again.restore(held.capture())
+    assert again.forgotten == 14 and step(again, [14], 32) == step(held, [14], 32) == ([], [3])
+
+
+def described(**values: object) -> Catalogue:
+    listed = ", ".join(f"{key}: {value}" for key, value in {"capacity": 16, "admit_after": 3, **values}.items())
+    network = "network: {features: [category], feature_rows: 16}"
+    text = f"next_item: {{catalogue: {{{listed}}}, {network}}}\ntopics: {{events: {{categorical: {{category: c}}}}}}"
+    return Catalogue(configs.parse(text).next_item)
+
+
+def told(held: Catalogue, pairs: list[tuple[int, int]], hour: int) -> tuple[list[int], list[int]]:
+    """Items and their categories, 0 = missing."""
+    columns = np.array(pairs, np.uint64).reshape(-1, 2)
+    times, end = np.full(len(pairs), hour * HOUR_US, np.int64), (hour + 1) * HOUR_US
+    freed, given = held.step(columns[:, 0].copy(), times, end, columns[:, 1:])
+    return freed.tolist(), given.tolist()
+
+
+def test_what_has_features_takes_a_free_row_at_once_and_is_cold() -> None:
+    held = described()
+    assert told(held, [(5, 40), (6, 0)], 0) == ([], [1])  # 6 says nothing of itself
+    assert held.own()[1] == False and held.features()[1].tolist() == [1 + 40 % 16]  # noqa: E712
+    assert told(held, [(5, 0), (5, 41)], 1) == ([], [])
+    assert held.own()[1] and held.features()[1].tolist() == [1 + 41 % 16]  # the latest that was told
+    assert (held.shares(0) >= 0).sum() == len(held) == 1
+
+
+def test_cold_items_give_their_rows_to_those_that_are_due() -> None:
+    held = described()
+    told(held, [(item, 7) for item in range(1, 17)], 0)
+    assert len(held) == 16 and not held.own().any() and held.waiting == 0
+    told(held, [(1, 7)], 1)
+    freed, given = told(held, [(90, 0), (90, 0), (90, 0), (91, 7)], 2)
+    assert freed == given == [2]  # of the longest unseen the first; 1 came again, and 91 is cold itself
+    assert rows(held, 90, 2, 91, 1) == [2, NO_ROW, NO_ROW, 1] and held.own()[2]
+    again = described()
+    again.restore(held.capture())
+    assert np.array_equal(again.features(), held.features()) and told(again, [(1, 7)], 3) == told(held, [(1, 7)], 3)
+
+
 def test_a_full_catalogue_makes_items_wait() -> None:
     held = catalogue(capacity=16, expire_after="5h")
     step(held, list(range(1, 19)), 0)

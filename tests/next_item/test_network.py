@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from stream_learner.events import EventSchema
-from stream_learner.next_item.learner import Exemplars, sequences
+from stream_learner.next_item.exemplars import Exemplars, sequences
 from stream_learner.next_item.network import ItemNetwork
 from stream_learner.next_item.sessions import SessionStore
 from stream_learner.next_item.training import (
@@ -17,6 +17,7 @@ from stream_learner.next_item.training import (
     Sequences,
     all_negatives,
     drawn_negatives,
+    with_targets,
 )
 from stream_learner.settings import Network, NextItem
 
@@ -29,12 +30,21 @@ def network(**values: object) -> ItemNetwork:
     return ItemNetwork(Network(**wanted), ITEMS, RECENT, seed=3)  # type: ignore[arg-type]
 
 
+def nobody(count: int) -> np.ndarray:
+    return np.zeros(count, np.uint64)
+
+
 def chain(seed: int, count: int) -> Sequences:
     """Item i is always followed by i + 1, around the circle."""
     rng = np.random.default_rng(seed)
     first = rng.integers(0, ITEMS, count)
     items = 1 + (first[:, None] + np.arange(RECENT)) % ITEMS
-    return Sequences(items.astype(np.int32), (1 + items % ITEMS).astype(np.int32), np.ones(items.shape, np.float32))
+    return Sequences(
+        items.astype(np.int32),
+        (1 + items % ITEMS).astype(np.int32),
+        np.ones(items.shape, np.float32),
+        nobody(len(items)),
+    )
 
 
 def hit_rate(held: ItemNetwork) -> float:
@@ -87,11 +97,23 @@ def test_q_is_the_chance_to_be_drawn() -> None:
     assert seen[1:] == pytest.approx(np.exp(draws[0].log_q[1:]), abs=0.035) and seen[0] == 0
 
 
+def test_q_with_the_targets_of_the_batch_is_the_chance_to_be_among_either() -> None:
+    shares = np.concatenate([[-1.0], np.arange(1, ITEMS + 1) / 78]).astype(np.float32)
+    rng, trials = np.random.default_rng(0), 4000
+    seen, log_q = np.zeros(ITEMS + 1), np.zeros(ITEMS + 1)
+    for _ in range(trials):
+        targets = np.zeros((2, 3), np.int32)
+        targets[:, 1:] = rng.choice(np.arange(ITEMS + 1), (2, 2), p=np.maximum(shares, 0) / shares[1:].sum())
+        both = with_targets(drawn_negatives(shares, 3, 0.75, rng), targets, shares)
+        seen, log_q = seen + np.bincount(both.rows, minlength=ITEMS + 1), both.log_q
+    assert seen[1:] / trials == pytest.approx(np.exp(log_q[1:]), abs=0.035) and seen[0] == 0
+
+
 def test_only_rows_in_the_batch_move() -> None:
     held = network()
     before = held.table.numpy()
     batch = Sequences(
-        np.array([[0, 0, 1, 2]], np.int32), np.array([[0, 0, 2, 3]], np.int32), np.ones((1, 4), np.float32)
+        np.array([[0, 0, 1, 2]], np.int32), np.array([[0, 0, 2, 3]], np.int32), np.ones((1, 4), np.float32), nobody(1)
     )
     negatives = Negatives(np.array([5], np.int32), np.zeros(ITEMS + 1, np.float32))
     NetworkTrainer(held).step(batch, negatives, None)
@@ -138,7 +160,7 @@ def test_rows_given_out_anew_start_afresh() -> None:
 
 def store_of(sessions: list[list[int]]) -> SessionStore:
     store = SessionStore(NextItem(), EventSchema(("t",), ("click",), ("user", "item", "session"), ()))
-    store.keys = np.arange(len(sessions), dtype=np.uint64)
+    store.keys = store.users = np.arange(len(sessions), dtype=np.uint64)
     store.last = np.zeros(len(sessions), np.int64)
     store.starts = np.concatenate([[0], np.cumsum([len(s) for s in sessions])]).astype(np.int64)
     store.items = np.array([item for s in sessions for item in s], np.uint64)
@@ -166,3 +188,30 @@ def test_exemplars_by_item_give_every_item_its_turn() -> None:
     assert drawn.items[drawn.targets[:, -1] == 4][0].tolist() == [0, 0, 0, 3]
     evenly = Exemplars(store, rows, np.arange(51), SHARES, RECENT, "session").draw(4000, np.random.default_rng(0))
     assert np.mean(evenly.targets[:, -1] == 4) == pytest.approx(1 / 51, abs=0.01)
+
+
+def test_who_it_is_decides_where_users_are_learned() -> None:
+    """After item 1 users of one kind go on to 2, those of the other to 3."""
+    held = network(users=64)
+    trainer = NetworkTrainer(held)
+    for step in range(60):
+        users = np.random.default_rng(step).integers(1, 21, 32).astype(np.uint64)
+        items, targets = np.zeros((32, RECENT), np.int32), np.zeros((32, RECENT), np.int32)
+        items[:, -1], targets[:, -1] = 1, np.where(users <= 10, 2, 3)
+        weights = (targets > 0).astype(np.float32)
+        assert trainer.step(Sequences(items, targets, weights, users), all_negatives(SHARES), None)[1]
+    held.settle()
+    assert held.users is not None and not held.users.table.numpy()[0].any()
+    recent = tf.constant([[1, 0, 0, 0]] * 4, tf.int32)
+    logits = held.logits(recent, tf.constant([4, 15, 0, 33], tf.int64)).numpy()[:, 1:]
+    assert logits[:2].argmax(axis=1).tolist() == [1, 2]
+    assert set(np.argsort(-logits[2])[:2].tolist()) == {1, 2}  # of nobody it can only say one of both
+    assert np.array_equal(logits[2], logits[3])  # and of somebody it has never seen
+
+
+def test_without_users_it_is_all_the_same_who_it_is() -> None:
+    held = network()
+    held.settle()
+    recent = tf.constant([[1, 0, 0, 0]] * 2, tf.int32)
+    logits = held.logits(recent, tf.constant([4, 0], tf.int64)).numpy()
+    assert np.array_equal(logits[0], logits[1])

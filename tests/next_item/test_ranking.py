@@ -28,7 +28,7 @@ def store_of(sessions: list[list[int]]) -> SessionStore:
     """A store that holds these; session s ended in hour s."""
     schema = EventSchema(("t",), ("click",), ("user", "item", "session"), ())
     store = SessionStore(NextItem(), schema)
-    store.keys = np.arange(1, len(sessions) + 1, dtype=np.uint64)
+    store.keys = store.users = np.arange(1, len(sessions) + 1, dtype=np.uint64)
     store.last = np.arange(len(sessions), dtype=np.int64) * HOUR_US
     store.starts = np.concatenate([[0], np.cumsum([len(s) for s in sessions])]).astype(np.int64)
     store.items = np.array([item for s in sessions for item in s], np.uint64)
@@ -158,7 +158,7 @@ def test_the_gate_publishes_what_is_proven_and_holds_what_is_not() -> None:
     worse.observe(bad, good)
     assert better.judge(1, HOUR_US, finite=True, parent=7).passed
     verdict = worse.judge(1, HOUR_US, finite=True, parent=7)
-    assert not verdict.passed and verdict.degraded and "not proven better" in verdict.reason
+    assert not verdict.passed and verdict.degraded and "proven worse than the champion: MRR@20 gain" in verdict.reason
     first = gate()
     first.observe(good[:40], None)
     assert "40 of 50" in first.judge(1, HOUR_US, finite=True, parent=None).reason

@@ -14,6 +14,7 @@ from versions import manifest_of
 
 from stream_learner.next_item.card import Listed, Ranked, Turnover, card, ranked, turnover
 from stream_learner.next_item.model import RankingModel
+from stream_learner.next_item.sessions import Asked
 from stream_learner.publishing.card_text import markdown, page
 from stream_learner.settings import NextItem
 from stream_learner.settings.next_item import Catalogue, Sessions
@@ -80,7 +81,7 @@ def test_a_turnover_counts_items_and_measures_what_is_popular() -> None:
 def test_what_a_session_does_not_decide_stays_when_it_is_left_out() -> None:
     model = popularity([5, 9, 7], [0.5, 0.3, 0.2])
     sessions = np.array([[5, 9, 0], [7, 0, 0]], np.uint64)
-    told = ranked(model, sessions, 4)  # fewer items than asked for
+    told = ranked(model, Asked.by_nobody(sessions), 4)  # fewer items than asked for
     assert told.sessions == 2 and set(told.kept.values()) == {1.0}
     assert set(told.kept) == {"the latest item", "the item before it", "all but the latest item", "the whole session"}
-    assert ranked(model, sessions[:0], 4).kept == {}
+    assert ranked(model, Asked.by_nobody(sessions[:0]), 4).kept == {}

@@ -154,3 +154,15 @@ def test_erased_users_leave_no_session_and_the_others_go_on() -> None:
     for store in (one, other):
         store.step(store.wanted(left.take(slice(split, None))))
     assert all(np.array_equal(one.capture()[name], other.capture()[name]) for name in one.capture())
+
+
+def test_a_session_is_its_users_and_is_erased_with_them() -> None:
+    config = config_of()
+    schema = configs.event_schema(config)
+    store = SessionStore(config.next_item, schema)
+    rows = [(1, 7, 1, 100, "click"), (2, 8, 2, 0, "click"), (3, 7, 3, 100, "click"), (4, 9, 4, 101, "click")]
+    examples, _ = store.step(events_of(schema, rows))
+    assert store.keys.tolist() == [100, 8, 101] and store.users.tolist() == [7, 8, 9]
+    assert examples.asked.user.tolist() == [7] and examples.asked.recent[0].tolist() == [1, 0, 0, 0]
+    assert store.erase(np.array([7, 8], np.uint64)) == 2  # found by a session id, too
+    assert store.users.tolist() == [9] and store.items.tolist() == [4]
