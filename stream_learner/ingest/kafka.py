@@ -28,7 +28,7 @@ from stream_learner.settings import Source as SourceSettings
 T = TypeVar("T")
 
 _CLOSE_S = 3.0
-_SETTLE_S = 10.0  # a broker that has just started may not know its topics yet
+_SETTLE_S = 10.0  # a broker that has just started may not know its topics yet; one read before is waited for longer
 
 Bounds = dict[Partition, tuple[int, int]]
 """Beginning and end offset (of the last stable record, as read_committed sees it) per partition."""
@@ -156,7 +156,7 @@ class KafkaSource:
         reader.ask_topics()
         known = reader.partitions()
         missing = sorted(set(self._topics) - {partition.topic for partition in known})
-        if (missing or not known.issuperset(needed)) and self._may_settle():
+        if (missing or not known.issuperset(needed)) and self._may_settle(read_before=bool(needed)):
             raise RetryableError(f"Kafka: {', '.join(missing or self._topics)} not known to the broker in full yet")
         if missing:
             raise ConfigError(
@@ -165,9 +165,10 @@ class KafkaSource:
             )
         return sorted(known)
 
-    def _may_settle(self) -> bool:
+    def _may_settle(self, *, read_before: bool) -> bool:
         self._unknown_since = self._unknown_since or time.monotonic()
-        patience_s = min(_SETTLE_S, self._config.retry_timeout.seconds / 2)
+        longest_s = self._config.retry_timeout.seconds / 2
+        patience_s = longest_s if read_before else min(_SETTLE_S, longest_s)
         return time.monotonic() - self._unknown_since < patience_s
 
     def _starts(self, reader: LogReader, bounds: Bounds) -> dict[Partition, int]:
