@@ -31,7 +31,7 @@ from benchmarks.peers import Peer, conversion_peers, freshness_peers
 from stream_learner.judging.metrics import auc, log_loss, normalized_entropy, to_logits
 
 OURS = "stream_learner"
-ORACLE = f"{OURS}_oracle"  # the same, told every label as its click arrives: what the delay of labels costs
+ORACLE = "oracle_labels"  # ours, told every label as its click arrives: what the delay of labels costs
 SHARDS = ("0", "100", "1000", "event")
 TMALL = "alibaba_tmall_2014/events.parquet"
 
