@@ -89,7 +89,9 @@ class SessionStore:
         weights = [config.events.get(kind, 0.0) for kind in schema.kinds]
         self._weights = np.array(weights, np.float32)
         self.keys: U64 = np.empty(0, np.uint64)  # [sessions] what identifies each
-        self.users: U64 = np.empty(0, np.uint64)  # [sessions] whose each is, by its latest event; MISSING_ID = unknown
+        self.users: U64 = np.empty(
+            0, np.uint64
+        )  # [sessions] whose each is, as its latest event says that does; 0 = unknown
         self.last: I64 = np.empty(0, np.int64)  # [sessions] time of the latest event, us
         self.starts: I64 = np.zeros(1, np.int64)  # [sessions + 1]
         self.items: U64 = np.empty(0, np.uint64)  # [events]
@@ -118,7 +120,8 @@ class SessionStore:
         older[: len(self)] = np.diff(self.starts)
         self._grow(count, keys, events.time, session)
         self.users = np.concatenate([self.users, np.zeros(count - len(self.users), np.uint64)])
-        self.users[session] = users
+        known = users != MISSING_ID  # an event that names nobody takes nothing away
+        self.users[session[known]] = users[known]
         item = events.ids[:, self._columns["item"]]
         weight = self._weights[events.kind]
         self.items = np.concatenate([self.items, item])[placed]

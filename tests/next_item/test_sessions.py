@@ -166,3 +166,13 @@ def test_a_session_is_its_users_and_is_erased_with_them() -> None:
     assert examples.asked.user.tolist() == [7] and examples.asked.recent[0].tolist() == [1, 0, 0, 0]
     assert store.erase(np.array([7, 8], np.uint64)) == 2  # found by a session id, too
     assert store.users.tolist() == [9] and store.items.tolist() == [4]
+
+
+def test_a_session_is_still_its_users_when_a_later_event_names_nobody() -> None:
+    config = config_of()
+    schema = configs.event_schema(config)
+    store = SessionStore(config.next_item, schema)
+    for time, user in ((1, 7), (2, 0)):
+        store.step(events_of(schema, [(time, user, 9 + time, 5, "click")]))
+    assert store.erase(np.array([7], np.uint64)) == 1
+    assert not len(store.items)
